@@ -1,0 +1,1 @@
+"""Image(s) -> textured mesh. Entry point: `pipeline.load`."""

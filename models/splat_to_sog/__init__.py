@@ -1,0 +1,1 @@
+"""Gaussian splat -> SOG v2 bundle. Entry point: `pipeline.load`."""
