@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,24 @@ SHARED = Path(os.environ.get("MESHPRESS_SHARED", ROOT.parent / "shared"))
 SAMPLES = Path(__file__).parent / "samples"
 
 
-def require_shared(relative: str) -> Path:
-    """A path in the shared data beside the checkout; skip where a clone has none.
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """`shared("splats/biker.spz")`: a path in the shared data beside the checkout.
 
-    REQUIRE_SHARED=1 turns the skip into a failure, so that CI cannot pass by skipping.
+    Skips where a clone has none; REQUIRE_SHARED=1 turns the skip into a failure, so that CI
+    cannot pass by skipping.
     """
-    path = SHARED / relative
-    if not path.exists():
-        reason = f"shared data absent: {relative}"
-        if os.environ.get("REQUIRE_SHARED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+
+    def locate(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            reason = f"shared data absent: {relative}"
+            if os.environ.get("REQUIRE_SHARED") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return path
+
+    return locate
 
 
 @pytest.fixture(scope="session")
