@@ -6,7 +6,7 @@ the `Pipeline` it returns is called once per job.
 
 Errors a pipeline may raise:
 
-    PipelineError            a job that cannot succeed; `code`, message and `next_step` reach the user
+    PipelineError            a job that cannot succeed; its words reach the user
     ├── InvalidInput         the file or its combination with the options is at fault
     ├── Unavailable          weights, a device or a library are missing on this machine
     └── Cancelled            raised by `check_cancelled`; the user asked for it
@@ -81,7 +81,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """artifacts: files, the main one first. report: JSON facts for the user (counts, warnings, metrics)."""
+    """artifacts: files, the main one first. report: JSON facts (counts, warnings, metrics)."""
 
     artifacts: Sequence[Artifact]
     report: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -15,7 +15,7 @@ MeshFormat = Literal["glb", "obj", "ply", "stl"]
 
 
 class EmbeddedOptions(BaseModel):
-    """Options of the embedded pipeline: silhouettes to a closed, textured mesh, no weights, no GPU."""
+    """Options of the embedded pipeline: silhouettes to a closed, textured mesh."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,8 +26,8 @@ class EmbeddedOptions(BaseModel):
     azimuth: Annotated[
         tuple[Degrees, ...] | None,
         Field(
-            description="One angle per image, degrees: 0 front, 90 the object's left side (camera at +X), "
-            "180 back. Several images without it are labelled by a guess, and the result says so."
+            description="One angle per image, degrees: 0 front, 90 the object's left side "
+            "(camera at +X), 180 back. Several images without it are labelled by a guess, and the result says so."
         ),
     ] = None
     elevation: Annotated[
@@ -35,7 +35,12 @@ class EmbeddedOptions(BaseModel):
         Field(description="One angle per image, degrees above the horizon; default 0."),
     ] = None
     field_of_view: Annotated[
-        float, Field(ge=0, le=120, description="Vertical field of view of the camera, degrees; 0 is orthographic.")
+        float,
+        Field(
+            ge=0,
+            le=120,
+            description="Vertical field of view of the camera, degrees; 0 is orthographic.",
+        ),
     ] = 30.0
     resolution: Annotated[
         Literal[128, 192, 256], Field(description="Cells along the longest side of the grid.")

@@ -17,14 +17,16 @@ class SogOptions(BaseModel):
 
     sh_degree: Annotated[
         int | None,
-        Field(ge=0, le=3, description="Cut spherical harmonics above this degree; default: keep all."),
+        Field(
+            ge=0, le=3, description="Cut spherical harmonics above this degree; default: keep all."
+        ),
     ] = None
     palette_size: Annotated[
         int | None,
         Field(
             ge=1,
             le=65536,
-            description="Entries of the spherical-harmonics palette; default: chosen from the splat count.",
+            description="Entries of the spherical-harmonics palette; default: by the splat count.",
         ),
     ] = None
     seed: Annotated[

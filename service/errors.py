@@ -1,0 +1,129 @@
+"""Every error a user can meet, as one tree: stable code, HTTP status, message, next step.
+
+Knows nothing of HTTP frameworks; `service/http/problems.py` turns these into
+`application/problem+json`, the CLI into one line on stderr.
+
+    MeshpressError
+    ├── InvalidRequest 400            malformed: unreadable body, bad header, no file
+    │   ├── InvalidOptions 422        an option's name or value; lists field, value, allowed
+    │   ├── InvalidUpload 422         the file is not what the pipeline takes
+    │   ├── UnsupportedMediaType 415  this Content-Type is not accepted here
+    │   ├── LengthRequired 411
+    │   ├── PayloadTooLarge 413
+    │   └── RangeNotSatisfiable 416
+    ├── NotFound 404                  job, artifact, pipeline or path
+    ├── Gone 410                      the result has expired
+    ├── Conflict 409                  the job's state does not allow this
+    │   ├── IdempotencyConflict 422   the key was used with another request
+    │   └── PipelineUnavailable 409   weights or a device are missing here
+    ├── JobFailed 422 | 500           the job of a synchronous request ended `failed`
+    ├── QueueFull 429
+    ├── NotReady 503                  guard verdict, queue or storage out of reach
+    ├── WaitTimeout 504               a synchronous request outlived its time limit
+    └── InsufficientStorage 507
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class MeshpressError(Exception):
+    """code: stable name; status: HTTP status; message: what is wrong; next_step: what to do."""
+
+    code = "internal_error"
+    status = 500
+    title = "Internal error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        next_step: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.next_step = next_step
+        self.details = dict(details or {})
+
+
+class InvalidRequest(MeshpressError):
+    code, status, title = "invalid_request", 400, "Invalid request"
+
+
+class InvalidOptions(InvalidRequest):
+    """details["errors"]: a list of {field, value, message, allowed}."""
+
+    code, status, title = "invalid_options", 422, "Invalid options"
+
+
+class InvalidUpload(InvalidRequest):
+    code, status, title = "invalid_upload", 422, "Invalid file"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class LengthRequired(InvalidRequest):
+    code, status, title = "length_required", 411, "Length required"
+
+
+class PayloadTooLarge(InvalidRequest):
+    code, status, title = "payload_too_large", 413, "Payload too large"
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """details["size_bytes"]: the artifact's size."""
+
+    code, status, title = "range_not_satisfiable", 416, "Range not satisfiable"
+
+
+class NotFound(MeshpressError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class Gone(MeshpressError):
+    code, status, title = "result_expired", 410, "Result expired"
+
+
+class Conflict(MeshpressError):
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class IdempotencyConflict(Conflict):
+    code, status, title = "idempotency_conflict", 422, "Idempotency-Key reused"
+
+
+class PipelineUnavailable(Conflict):
+    code, status, title = "pipeline_unavailable", 409, "Pipeline unavailable"
+
+
+class JobFailed(MeshpressError):
+    """`status` is 422 when the user's file is at fault, 500 when the job's process died."""
+
+    code, status, title = "job_failed", 500, "Job failed"
+
+    def __init__(self, message: str, *, status: int, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.status = status
+
+
+class QueueFull(MeshpressError):
+    code, status, title = "queue_full", 429, "Queue full"
+
+
+class NotReady(MeshpressError):
+    code, status, title = "not_ready", 503, "Not ready"
+
+
+class WaitTimeout(MeshpressError):
+    code, status, title = "wait_timeout", 504, "Not finished in time"
+
+
+class InsufficientStorage(MeshpressError):
+    code, status, title = "insufficient_storage", 507, "Insufficient storage"

@@ -1,0 +1,1 @@
+"""Jobs: their states, the ledger users see, the queue engine, workers and runners."""

@@ -1,0 +1,154 @@
+"""The literal table of pipelines: name, task, inputs, options model, loader path, artifacts.
+
+Never imports a pipeline: the runner resolves `loader` in its own process. Importing this module
+costs two small pydantic models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from models.image_to_mesh.options import EmbeddedOptions
+from models.splat_to_sog.options import SogOptions
+from service.errors import InvalidOptions, NotFound
+
+
+@dataclass(frozen=True)
+class PipelineEntry:
+    """One pipeline as the service sees it.
+
+    task:        what the user asks for: "mesh" or "splat"; the URL's last word
+    loader:      "module:function"; `function(device)` returns a models.context.Pipeline
+    inputs:      (fewest, most) files
+    media_types: what the inputs may be; the pipeline itself looks at the bytes
+    needs:       what must be present beyond the base install, for humans; empty = runs anywhere
+    """
+
+    name: str
+    task: str
+    summary: str
+    loader: str
+    options: type[BaseModel]
+    inputs: tuple[int, int]
+    media_types: tuple[str, ...]
+    artifacts: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def unavailable_reason(self) -> str:
+        """Why this pipeline cannot run on this machine; empty when it can."""
+        return ""
+
+
+IMAGES = ("image/png", "image/jpeg", "image/webp")
+SPLATS = (
+    "application/octet-stream",
+    "application/ply",
+    "model/ply",
+    "application/x-ply",
+    "application/vnd.gaussian-splat",
+    "application/zip",
+    "application/gzip",
+)
+
+PIPELINES: tuple[PipelineEntry, ...] = (
+    PipelineEntry(
+        name="embedded",
+        task="mesh",
+        summary="Silhouettes to a closed, textured mesh in about a second; no weights, no GPU.",
+        loader="models.image_to_mesh.pipeline:load",
+        options=EmbeddedOptions,
+        inputs=(1, 16),
+        media_types=IMAGES,
+        artifacts=("mesh.glb", "mesh.obj.zip", "mesh.ply", "mesh.stl"),
+    ),
+    PipelineEntry(
+        name="sog",
+        task="splat",
+        summary="A Gaussian splat (.ply, .compressed.ply, .spz, .sog) to a SOG v2 bundle.",
+        loader="models.splat_to_sog.pipeline:load",
+        options=SogOptions,
+        inputs=(1, 1),
+        media_types=SPLATS,
+        artifacts=("scene.sog",),
+    ),
+)
+
+DEFAULT_PIPELINE: Mapping[str, str] = {"mesh": "embedded", "splat": "sog"}
+
+
+def find_pipeline(task: str, name: str | None = None) -> PipelineEntry:
+    """The task's pipeline of that name, or its default. Raises NotFound listing the names."""
+    wanted = name or DEFAULT_PIPELINE[task]
+    for entry in PIPELINES:
+        if entry.task == task and entry.name == wanted:
+            return entry
+    names = ", ".join(entry.name for entry in PIPELINES if entry.task == task)
+    raise NotFound(
+        f"There is no {task} pipeline named {wanted!r}.",
+        code="pipeline_not_found",
+        next_step=f"Use one of: {names}. GET /v1/pipelines describes them.",
+    )
+
+
+def validate_options(entry: PipelineEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as plain JSON with defaults filled in.
+
+    Raises InvalidOptions with field, value, message and what is allowed for each fault.
+    """
+    try:
+        return entry.options.model_validate(dict(options)).model_dump(mode="json")
+    except ValidationError as error:
+        faults = [_describe(entry, fault) for fault in error.errors(include_url=False)]
+    lines = "; ".join(
+        f"{fault['field']}={fault['value']!r}: {fault['message']}" for fault in faults
+    )
+    raise InvalidOptions(
+        f"Pipeline {entry.name!r} does not accept these options: {lines}.",
+        next_step="GET /v1/pipelines lists every option with its range and default.",
+        details={"errors": faults},
+    )
+
+
+def _describe(entry: PipelineEntry, fault: Any) -> dict[str, Any]:
+    """One pydantic fault in the user's words: field, value, message, allowed."""
+    field = ".".join(str(part) for part in fault["loc"]) or "options"
+    name = str(fault["loc"][0]) if fault["loc"] else ""
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(sorted(entry.options.model_fields))
+        return {
+            "field": field,
+            "value": fault["input"],
+            "message": "unknown option",
+            "allowed": f"one of: {known}",
+        }
+    schema = entry.options.model_json_schema()["properties"].get(name, {})
+    return {
+        "field": field,
+        "value": fault["input"],
+        "message": fault["msg"][:1].lower() + fault["msg"][1:],
+        "allowed": _allowed(schema),
+    }
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """A JSON schema's constraint as a phrase: "192, 256", "500 to 500000", "a list of …"."""
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "anyOf" in schema:
+        phrases = [_allowed(part) for part in schema["anyOf"] if part.get("type") != "null"]
+        return " or ".join(phrase for phrase in phrases if phrase)
+    kind = schema.get("type", "")
+    if kind in ("integer", "number"):
+        noun = "a whole number" if kind == "integer" else "a number"
+        if "minimum" in schema and "maximum" in schema:
+            return f"{noun} from {schema['minimum']:g} to {schema['maximum']:g}"
+        return noun
+    if kind == "array":
+        return f"a list, each {_allowed(schema.get('items', {}))}"
+    return {"boolean": "true or false", "string": "text"}.get(kind, str(kind))
