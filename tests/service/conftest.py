@@ -1,0 +1,154 @@
+"""Fixtures of the service's tests: a real service in its own processes, and the CLI as a user runs it.
+
+`live_service` starts `meshpress serve` on a free port with a temporary data folder, once per
+session; tests that damage a service start their own with `start_service`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class LiveService:
+    """A running service: where it listens, where it keeps its data, where it logs."""
+
+    url: str
+    data_dir: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+def plain_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without settings of the developer, plus `extra`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESHPRESS_")}
+    kept["PYTHONPATH"] = str(ROOT)
+    return kept | extra
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(data_dir: Path, **settings: str) -> LiveService:
+    """Start a whole service (API and workers) in a process group of its own; wait until ready."""
+    port = free_port()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir.parent / f"{data_dir.name}.log"
+    environment = plain_environment(
+        **{f"MESHPRESS_{name.upper()}": value for name, value in settings.items()}
+    )
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
+    command += ["--data-dir", str(data_dir)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=data_dir,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    live = LiveService(f"http://127.0.0.1:{port}", data_dir, log, process)
+    try:
+        wait_until_ready(live)
+    except BaseException:
+        stop(live)
+        raise
+    return live
+
+
+def wait_until_ready(live: LiveService) -> None:
+    """Poll /readyz; fail with the log when the service ends or is not ready in time."""
+    deadline = time.monotonic() + START_SECONDS
+    answer = "no answer"
+    while time.monotonic() < deadline:
+        if live.process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{live.url}/readyz", timeout=5):
+                return
+        except urllib.error.HTTPError as error:
+            answer = f"{error.code}: {error.read(2000).decode(errors='replace')}"
+            error.close()
+        except OSError as error:
+            answer = str(error)
+        time.sleep(0.1)
+    tail = live.log.read_text(errors="replace")[-4000:]
+    pytest.fail(f"the service did not become ready ({answer}); its log ends:\n{tail}")
+
+
+def stop(live: LiveService) -> None:
+    """SIGTERM to the service, then SIGKILL to whatever of its process group is left."""
+    if live.process.poll() is None:
+        live.process.send_signal(signal.SIGTERM)
+        try:
+            live.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass  # the SIGKILL below is for this
+    try:
+        os.killpg(live.process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # the whole group has ended, as it should
+    live.process.wait(STOP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def live_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """One service for the whole session. Tests share it: look only at jobs of your own."""
+    live = start(tmp_path_factory.mktemp("live") / "data")
+    yield live
+    stop(live)
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
+    """`start_service(attempt_limit="2")`: a service of one's own; stopped after the test."""
+    started: list[LiveService] = []
+
+    def begin(**settings: str) -> LiveService:
+        started.append(start(tmp_path / f"data-{len(started)}", **settings))
+        return started[-1]
+
+    yield begin
+    for live in started:
+        stop(live)
+
+
+@pytest.fixture
+def meshpress(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """`meshpress("mesh", "a.png", stdin=b"", PATH=…)`: the command in a process, in `tmp_path`."""
+
+    def run(
+        *arguments: str | Path, stdin: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "service.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env=plain_environment(**environment),
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
