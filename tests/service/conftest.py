@@ -1,4 +1,4 @@
-"""Fixtures of the service's tests: a real service in its own processes, and the CLI as a user runs it.
+"""Fixtures of the service tests: a real service in its own processes, the CLI as a user runs it.
 
 `live_service` starts `meshpress serve` on a free port with a temporary data folder, once per
 session; tests that damage a service start their own with `start_service`.
