@@ -7,9 +7,11 @@ Knows nothing of HTTP frameworks; `service/http/problems.py` turns these into
     ├── InvalidRequest 400            malformed: unreadable body, bad header, no file
     │   ├── InvalidOptions 422        an option's name or value; lists field, value, allowed
     │   ├── InvalidUpload 422         the file is not what the pipeline takes
-    │   ├── UnsupportedMediaType 415  this Content-Type is not accepted here
-    │   ├── LengthRequired 411
+    │   ├── MethodNotAllowed 405      the path exists, the method does not
+    │   ├── NotAcceptable 406         nothing here has a media type the client accepts
+    │   ├── UploadStalled 408         the body stopped arriving
     │   ├── PayloadTooLarge 413
+    │   ├── UnsupportedMediaType 415  this Content-Type is not accepted here
     │   └── RangeNotSatisfiable 416
     ├── NotFound 404                  job, artifact, pipeline or path
     ├── Gone 410                      the result has expired
@@ -65,16 +67,26 @@ class InvalidUpload(InvalidRequest):
     code, status, title = "invalid_upload", 422, "Invalid file"
 
 
-class UnsupportedMediaType(InvalidRequest):
-    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+class MethodNotAllowed(InvalidRequest):
+    """details["allowed"]: the methods the path has."""
+
+    code, status, title = "method_not_allowed", 405, "Method not allowed"
 
 
-class LengthRequired(InvalidRequest):
-    code, status, title = "length_required", 411, "Length required"
+class NotAcceptable(InvalidRequest):
+    code, status, title = "not_acceptable", 406, "Not acceptable"
+
+
+class UploadStalled(InvalidRequest):
+    code, status, title = "upload_stalled", 408, "Upload stalled"
 
 
 class PayloadTooLarge(InvalidRequest):
     code, status, title = "payload_too_large", 413, "Payload too large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 class RangeNotSatisfiable(InvalidRequest):
