@@ -80,13 +80,15 @@ PIPELINES: tuple[PipelineEntry, ...] = (
 DEFAULT_PIPELINE: Mapping[str, str] = {"mesh": "embedded", "splat": "sog"}
 
 
-def find_pipeline(task: str, name: str | None = None) -> PipelineEntry:
+def find_pipeline(
+    task: str, name: str | None = None, table: tuple[PipelineEntry, ...] = PIPELINES
+) -> PipelineEntry:
     """The task's pipeline of that name, or its default. Raises NotFound listing the names."""
     wanted = name or DEFAULT_PIPELINE[task]
-    for entry in PIPELINES:
+    for entry in table:
         if entry.task == task and entry.name == wanted:
             return entry
-    names = ", ".join(entry.name for entry in PIPELINES if entry.task == task)
+    names = ", ".join(entry.name for entry in table if entry.task == task)
     raise NotFound(
         f"There is no {task} pipeline named {wanted!r}.",
         code="pipeline_not_found",

@@ -125,6 +125,12 @@ class Settings:
         _number(1, 10**9),
         "seconds",
     )
+    drain_seconds: float = _setting(
+        8.0,
+        "Time running jobs and requests have to end after SIGTERM.",
+        _number(0, 3600),
+        "seconds",
+    )
     poll_seconds: float = _setting(
         0.05, "Pause between two looks of a worker at the queue.", _number(0.005, 60), "seconds"
     )

@@ -76,6 +76,17 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class WorkerStatus:
+    """A worker as its heartbeat shows it. state: "starting", "idle" or "busy"."""
+
+    id: str
+    device: str
+    pid: int
+    state: str
+    seen_at: datetime
+
+
+@dataclass(frozen=True)
 class NewJob:
     """What a client asks for; inputs are in the artifact store already."""
 

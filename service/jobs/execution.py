@@ -1,0 +1,282 @@
+"""What a worker does with one job: begin an attempt, run its steps, publish or fail.
+
+Knows the ledger, the store and the runner, not the queue library. Every way out of here leaves the
+job in a state from which it will end: succeeded, failed, cancelled, or queued for another attempt.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from service.jobs.engine import Interrupted
+from service.jobs.ledger import Ledger
+from service.jobs.protocol import RunRequest
+from service.jobs.records import Job, JobError, Progress, StoredFile
+from service.jobs.runner_host import Killed, RunnerDied, RunnerHost, StepTimeout
+from service.jobs.states import JobState
+from service.settings import Settings
+from service.storage.artifacts import ArtifactStore
+
+log = structlog.get_logger("worker")
+
+PROGRESS_SECONDS = 0.2
+DATABASE_RETRY_SECONDS = 0.5
+Value = TypeVar("Value")
+
+
+class Execution:
+    """The JobBody of one worker; runs one job at a time.
+
+    workdir: a folder of this worker's own
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        ledger: Ledger,
+        store: ArtifactStore,
+        host: RunnerHost,
+        workdir: Path,
+    ) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._ledger = ledger
+        self._store = store
+        self._host = host
+        self._workdir = workdir
+        self._draining = threading.Event()
+        self._stopping = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._attempt = 0
+
+    @property
+    def busy(self) -> bool:
+        return not self._idle.is_set()
+
+    def stop(self, drain_seconds: float) -> None:
+        """Take no new job, give the current one time to end, then interrupt it."""
+        self._draining.set()
+        self._idle.wait(drain_seconds)
+        self._stopping.set()
+        self._host.kill()
+        self._idle.wait(5.0)
+
+    # -- JobBody ---------------------------------------------------------------------------
+
+    def begin(self, job_id: str) -> int:
+        if self._draining.is_set():
+            raise Interrupted
+        self._idle.clear()
+        structlog.contextvars.bind_contextvars(job_id=job_id)
+        job = self._patiently(lambda: self._ledger.get(job_id))
+        if not self._begin_attempt(job_id):
+            return self._leave()
+        return len(job.steps)
+
+    def run_step(self, job_id: str, index: int, previous: Any) -> Any:
+        job = self._patiently(lambda: self._ledger.get(job_id))
+        while True:
+            try:
+                event = self._run(job, index, previous)
+            except RunnerDied as death:
+                log.warning("runner_died", reason=str(death), attempt=self._attempt)
+                self._end_attempt(job_id, "crashed", str(death))
+                if not self._begin_attempt(job_id):
+                    return self._stop_here()
+                continue
+            except StepTimeout as timeout:
+                error = JobError(
+                    "timeout",
+                    f"The job was stopped: {timeout}.",
+                    "Send a smaller input, or raise MESHPRESS_JOB_TIMEOUT_SECONDS.",
+                )
+                return self._fail(job_id, error)
+            except Killed:
+                self._interrupt(job_id)
+            except OSError as problem:
+                error = JobError(
+                    "worker_storage",
+                    f"The worker could not read or write the job's files: {problem.strerror}.",
+                    "Check the free space of DATA_DIR and the artifact store, then submit again.",
+                )
+                return self._fail(job_id, error)
+            return self._settle(job_id, event)
+
+    def finish(self, job_id: str, outcomes: Sequence[Any]) -> None:
+        job = self._patiently(lambda: self._ledger.get(job_id))
+        artifacts = [StoredFile(**item) for item in outcomes[-1]["artifacts"]]
+        report: Mapping[str, Any] = outcomes[-1]["report"]
+        if len(outcomes) > 1:
+            names = [step.pipeline for step in job.steps]
+            report = {
+                name: outcome["report"] for name, outcome in zip(names, outcomes, strict=True)
+            }
+        ttl = self._settings.result_ttl_seconds
+        published = self._patiently(
+            lambda: self._ledger.publish(job_id, self._attempt, artifacts, report, ttl)
+        )
+        if published:
+            log.info("job_succeeded", attempt=self._attempt)
+        else:
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl))
+        self._end_attempt(job_id, "finished")
+        self._leave()
+
+    # -- one step --------------------------------------------------------------------------
+
+    def _run(self, job: Job, index: int, previous: Any) -> dict[str, Any]:
+        """Give the step to the runner and follow it to its last event."""
+        step = job.steps[index]
+        folder = self._workdir / f"{job.id}.{self._attempt}.{index}"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "inputs").mkdir(parents=True)
+        (folder / "work").mkdir()
+        try:
+            files = (
+                list(job.inputs)
+                if index == 0
+                else [StoredFile(**item) for item in previous["artifacts"]]
+            )
+            inputs = []
+            for number, file in enumerate(files):
+                path = folder / "inputs" / str(number)
+                self._store.fetch(file.sha256, path, file.size_bytes)
+                inputs.append({"path": str(path), "name": file.name, "media_type": file.media_type})
+            request = RunRequest(
+                step.task, step.pipeline, step.options, inputs, str(folder / "work")
+            )
+            event = self._host.run(
+                request,
+                self._ticker(job, index),
+                self._settings.job_timeout_seconds,
+                self._settings.cancel_grace_seconds,
+            )
+            if event["type"] == "done":
+                event["artifacts"] = [self._keep(item) for item in event["artifacts"]]
+            return event
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep(self, item: Mapping[str, str]) -> dict[str, Any]:
+        """Copy one artifact into the store."""
+        sha256, size_bytes = self._store.add_file(Path(item["path"]))
+        return asdict(StoredFile(item["name"], item["media_type"], size_bytes, sha256))
+
+    def _ticker(self, job: Job, index: int) -> Callable[[Progress | None], bool]:
+        """Stores progress and asks for cancellation, a few times a second at most."""
+        pending: Progress | None = None
+        last = 0.0
+        attempt = self._attempt
+
+        def on_tick(progress: Progress | None) -> bool:
+            nonlocal pending, last
+            pending = progress or pending
+            now = time.monotonic()
+            if now - last < PROGRESS_SECONDS:
+                return False
+            last = now
+            try:
+                if pending is not None:
+                    fraction = (index + pending.fraction) / len(job.steps)
+                    whole = Progress(pending.stage, fraction, pending.message)
+                    state = self._ledger.progress(job.id, attempt, whole)
+                    pending = None
+                else:
+                    state = self._ledger.state(job.id, attempt)
+            except sa.exc.DBAPIError as problem:  # the step goes on while the database is away
+                log.warning("progress_not_stored", error=str(problem.orig))
+                return False
+            return state is not JobState.RUNNING
+
+        return on_tick
+
+    def _settle(self, job_id: str, event: Mapping[str, Any]) -> Any:
+        """Turn the runner's last event into the step's outcome, or end the job."""
+        if event["type"] == "done":
+            return {"artifacts": event["artifacts"], "report": event["report"]}
+        if event["type"] == "cancelled":
+            self._patiently(
+                lambda: self._ledger.cancelled(job_id, self._settings.result_ttl_seconds)
+            )
+            self._end_attempt(job_id, "finished", "cancelled")
+            return self._stop_here()
+        if event["code"] in ("pipeline_bug", "out_of_memory"):
+            self._host.restart()
+        error = JobError(event["code"], event["message"], event["next_step"], event["user_fault"])
+        return self._fail(job_id, error)
+
+    # -- attempts and endings --------------------------------------------------------------
+
+    def _begin_attempt(self, job_id: str) -> bool:
+        """Start the next attempt unless the job was cancelled, has ended or is poison."""
+        ttl = self._settings.result_ttl_seconds
+        attempt = self._patiently(lambda: self._ledger.begin_attempt(job_id, self._worker))
+        if attempt is None:
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl))
+            return False
+        self._attempt = attempt
+        crashes = self._patiently(lambda: self._ledger.crashes(job_id))
+        if len(crashes) < self._settings.attempt_limit:
+            return True
+        reasons = "; ".join(f"attempt {item.number}: {item.reason}" for item in crashes)
+        error = JobError(
+            "poison_job",
+            f"The job was given up after {len(crashes)} crashed attempts: {reasons}.",
+            "Check the file with another tool; if it is sound, please report it with the log.",
+        )
+        self._fail(job_id, error)
+        return False
+
+    def _fail(self, job_id: str, error: JobError) -> None:
+        log.info("job_failed", code=error.code, message=error.message, attempt=self._attempt)
+        ttl = self._settings.result_ttl_seconds
+        failed = self._patiently(lambda: self._ledger.fail(job_id, error, ttl, self._attempt))
+        if not failed:
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl))
+        self._end_attempt(job_id, "finished", error.code)
+        return self._stop_here()
+
+    def _end_attempt(self, job_id: str, outcome: str, reason: str = "") -> None:
+        number = self._attempt
+        self._patiently(lambda: self._ledger.end_attempt(job_id, number, outcome, reason))
+
+    def _interrupt(self, job_id: str) -> None:
+        """The worker is going: show the job as waiting, for free: this was not its fault."""
+        number = self._attempt
+        self._ledger.end_attempt(job_id, number, "interrupted", "its worker was shut down")
+        self._ledger.requeue(job_id, number)
+        self._leave()
+        raise Interrupted
+
+    def _stop_here(self) -> None:
+        """No outcome: the engine runs no further step."""
+        self._leave()
+
+    def _leave(self) -> int:
+        structlog.contextvars.unbind_contextvars("job_id")
+        self._idle.set()
+        return 0
+
+    def _patiently(self, call: Callable[[], Value]) -> Value:
+        """Repeat a ledger call while the database is away: the job waits, it is not failed.
+
+        Raises Interrupted when the worker is told to stop meanwhile.
+        """
+        while True:
+            try:
+                return call()
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as problem:
+                log.warning("database_unreachable", error=str(problem))
+                if self._stopping.wait(DATABASE_RETRY_SECONDS):
+                    raise Interrupted from problem

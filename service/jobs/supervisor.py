@@ -1,0 +1,208 @@
+"""The supervisor: starts the API and one worker per device, restarts what dies, forwards signals.
+
+Knows nothing of jobs. It holds the listening socket, so a killed API loses no connection that was
+still waiting: its successor accepts it. As PID 1 of a container it reaps every orphan.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from service.jobs.queue import JobQueue
+from service.logs import configure_logs
+from service.settings import SettingError, Settings, to_environment
+from service.storage.artifacts import ArtifactStore
+
+log = structlog.get_logger("supervisor")
+
+BACKLOG = 2048
+TICK_SECONDS = 0.05
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+STEADY_SECONDS = 30.0  # a child that lived this long is restarted without delay
+KILL_AFTER_SECONDS = 6.0  # beyond the drain time
+
+
+@dataclass
+class Child:
+    """One process to keep alive."""
+
+    name: str
+    command: list[str]
+    pass_fds: tuple[int, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    delay: float = 0.0
+
+
+def run(
+    settings: Settings, role: str = "all", on_listening: Callable[[str], None] | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status.
+
+    role: "all", "api" (no workers) or "worker" (no API)
+    on_listening: called with the URL once the port is open
+
+    Raises SettingError for devices that cannot be read, NotReady when the queue cannot be opened,
+    OSError when the port is taken.
+    """
+    configure_logs(settings, process="supervisor")
+    listener = _listen(settings) if role != "worker" else None
+    if listener is not None:
+        settings = replace(settings, port=listener.getsockname()[1])
+    devices = find_devices(settings.devices) if role != "api" else []
+    store = ArtifactStore(settings.effective_storage_url, settings.data_dir)
+    queue = JobQueue(settings, store)
+    queue.open()
+    queue.close()
+    children = [
+        Child(f"worker-{device}", [sys.executable, "-m", "service.jobs.worker", device])
+        for device in devices
+    ]
+    if listener is not None:
+        fd = listener.fileno()
+        command = [sys.executable, "-m", "service.http.server", str(fd)]
+        children.insert(0, Child("api", command, (fd,)))
+        if on_listening is not None:
+            on_listening(f"http://{settings.host}:{settings.port}")
+    return Supervisor(settings, children).run()
+
+
+def find_devices(wanted: str) -> list[str]:
+    """The devices to run workers on.
+
+    "auto" is every GPU when torch is installed to use it, else the CPU.
+
+    Raises SettingError for a name that is no device.
+    """
+    if wanted == "auto":
+        gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
+        if gpus and importlib.util.find_spec("torch") is not None:
+            return [f"cuda:{index}" for index in range(len(gpus))]
+        return ["cpu"]
+    names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        kind, _, index = name.partition(":")
+        if name != "cpu" and not (kind == "cuda" and index.isdigit()):
+            raise SettingError(
+                f"MESHPRESS_DEVICES has the value {wanted!r}; allowed: auto, cpu, or a list "
+                "such as cuda:0,cuda:1."
+            )
+    return names
+
+
+class Supervisor:
+    """Keeps children alive until told to stop."""
+
+    def __init__(self, settings: Settings, children: list[Child]) -> None:
+        self._settings = settings
+        self._children = children
+        self._stopping = False
+        self._lifeline, self._lifeline_end = os.pipe()
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self._stopping:
+            for child in self._children:
+                if child.process is None and time.monotonic() >= child.restart_at:
+                    self._start(child)
+            self._reap()
+            time.sleep(TICK_SECONDS)
+        self._stop_children()
+        return 0
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        self._stopping = True
+
+    def _start(self, child: Child) -> None:
+        environment = {**os.environ, **to_environment(self._settings)}
+        environment.pop("SAGEMAKER_BIND_TO_PORT", None)  # read already; the socket is open
+        child.process = subprocess.Popen(
+            child.command,
+            stdin=self._lifeline,
+            pass_fds=child.pass_fds,
+            env=environment,
+            start_new_session=True,  # so that a dead worker's runner can be ended with it
+        )
+        child.started_at = time.monotonic()
+        log.debug("started", child=child.name, pid=child.process.pid)
+
+    def _reap(self) -> None:
+        """Collect every child that ended, ours or adopted, and schedule restarts."""
+        for child in self._children:
+            process = child.process
+            if process is None or process.poll() is None:
+                continue
+            _kill_group(process.pid)
+            lived = time.monotonic() - child.started_at
+            child.delay = (
+                FIRST_DELAY_SECONDS
+                if lived > STEADY_SECONDS or not child.delay
+                else min(LONGEST_DELAY_SECONDS, child.delay * 2)
+            )
+            child.restart_at = time.monotonic() + child.delay
+            child.process = None
+            log.warning(
+                "restarting",
+                child=child.name,
+                status=process.returncode,
+                lived_seconds=round(lived, 1),
+                delay_seconds=child.delay,
+            )
+        if os.getpid() == 1:
+            _reap_adopted({child.process.pid for child in self._children if child.process})
+
+    def _stop_children(self) -> None:
+        alive = [child.process for child in self._children if child.process is not None]
+        for process in alive:
+            process.terminate()
+        deadline = time.monotonic() + self._settings.drain_seconds + KILL_AFTER_SECONDS
+        for process in alive:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("killed", pid=process.pid)
+            _kill_group(process.pid)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((settings.host, settings.port))
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _kill_group(group: int) -> None:
+    """End whatever is left of a child's process group: a worker's runner."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _reap_adopted(own: set[int]) -> None:
+    """As PID 1: collect zombies that were orphaned to us, leaving our own to subprocess."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in own:
+            return
+        os.waitpid(found.si_pid, 0)
