@@ -1,0 +1,186 @@
+"""Exact 1-D codebooks: the 256 levels that represent a list of numbers best.
+
+Does not know what the numbers mean. The levels minimise the squared error over a histogram in
+which a bin weighs the square root of its count: rare values at the ends of a distribution (large
+splats, saturated colours) are seen more than their number says, so the tails get their levels.
+Optimal partitions of sorted points: Wu, "Optimal quantization by matrix searching", 1991; the
+cost is Monge, so the best split moves monotonically and divide and conquer finds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.splat_to_sog.layout import BOOK
+
+BINS = 1024
+SENTINEL_DISTANCE = 20.0
+"""How far beyond the finite values the level of an infinity lies: e^-20 of a log scale is nothing."""
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """levels: ascending, at most 256, as the file's reader will see them."""
+
+    levels: NDArray[np.float32]  # [L]
+
+    def encode(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Index of the nearest level, any shape; ties go to the lower one."""
+        levels = self.levels.astype(np.float64)
+        middles = (levels[1:] + levels[:-1]) / 2
+        return np.searchsorted(middles, values, side="left").astype(np.uint8)
+
+    def decode(self, indices: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.levels[indices]
+
+    def padded(self) -> NDArray[np.float32]:  # [256]
+        """As SOG stores it: the last level repeated up to 256 entries."""
+        return np.concatenate([self.levels, np.repeat(self.levels[-1:], BOOK - len(self.levels))])
+
+
+def build_codebook(
+    values: NDArray[np.floating],  # any shape, at least one; +-inf allowed, NaN not
+    size: int = BOOK,
+) -> Codebook:
+    """The best `size` levels. Values that take at most `size` distinct levels are kept exactly."""
+    flat = np.asarray(values, np.float32).ravel()
+    finite = flat[np.isfinite(flat)]
+    low, high = bool((flat == -np.inf).any()), bool((flat == np.inf).any())
+    if not finite.size:
+        finite = np.zeros(1, np.float32)
+    levels = _finite_levels(finite, size - low - high)
+    ends = ([levels[:1] - SENTINEL_DISTANCE] if low else [], [levels[-1:] + SENTINEL_DISTANCE] if high else [])
+    return Codebook(np.concatenate([*ends[0], levels, *ends[1]]).astype(np.float32))
+
+
+def _finite_levels(finite: NDArray[np.float32], size: int) -> Float64:
+    points, counts = histogram(finite)
+    if len(points) <= size:
+        return points
+    starts = optimal_partition(points, np.sqrt(counts), size)
+    # Inside an interval every value counts once: the plain mean has the least squared error.
+    return np.add.reduceat(points * counts, starts) / np.add.reduceat(counts, starts)
+
+
+def histogram(finite: NDArray[np.float32], bins: int = BINS) -> tuple[Float64, Float64]:
+    """(points, counts): the distinct values if there are few, else the means of the filled bins.
+
+    Bin edges are equally spaced on the average of the value's share of the range and its rank:
+    dense regions are resolved finely, and so are sparse tails.
+    """
+    ordered = np.sort(finite).astype(np.float64)
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    points, counts = ordered[first], np.diff(first, append=len(ordered)).astype(np.float64)
+    if len(points) <= bins:
+        return points, counts
+    span = points[-1] - points[0]
+    rank = (np.cumsum(counts) - counts / 2) / len(ordered)
+    blend = (points - points[0]) / span / 2 + rank / 2
+    bin_of = np.minimum((blend * bins).astype(np.intp), bins - 1)
+    starts = np.flatnonzero(np.concatenate([[True], bin_of[1:] != bin_of[:-1]]))
+    totals = np.add.reduceat(counts, starts)
+    return np.add.reduceat(points * counts, starts) / totals, totals
+
+
+class _Cost:
+    """Weighted squared error of representing points i..j by their mean, for arrays of i and j."""
+
+    def __init__(self, points: Float64, weights: Float64) -> None:
+        centred = points - np.average(points, weights=weights)  # keeps the differences exact
+        self.w = np.concatenate([[0.0], np.cumsum(weights)])
+        self.wx = np.concatenate([[0.0], np.cumsum(weights * centred)])
+        self.wxx = np.concatenate([[0.0], np.cumsum(weights * centred**2)])
+
+    def __call__(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Float64:
+        w = self.w[j + 1] - self.w[i]
+        wx = self.wx[j + 1] - self.wx[i]
+        return np.maximum(self.wxx[j + 1] - self.wxx[i] - wx * wx / w, 0)
+
+
+def optimal_partition(
+    points: Float64,  # [M] ascending
+    weights: Float64,  # [M] positive
+    size: int,  # 1..M
+) -> NDArray[np.intp]:
+    """First point of each of the `size` intervals of least weighted squared error: [size].
+
+    O(size * M log M), all splits of one depth at once.
+    """
+    m = len(points)
+    cost = _Cost(points, weights)
+    every = np.arange(m)
+    best = cost(np.zeros(m, np.intp), every)  # [j]: points 0..j in one interval
+    splits = np.zeros((size, m), np.intp)
+    levels = _bisection_order(m)
+    for k in range(1, size):
+        best, splits[k] = _next_layer(best, cost, levels, k)
+    return _trace_back(splits, m, size)
+
+
+def optimal_partition_reference(points: Float64, weights: Float64, size: int) -> NDArray[np.intp]:
+    """The same, by trying every split: O(size * M^2). For tests."""
+    m = len(points)
+    cost = _Cost(points, weights)
+    best = cost(np.zeros(m, np.intp), np.arange(m))
+    splits = np.zeros((size, m), np.intp)
+    for k in range(1, size):
+        previous, best = best, np.full(m, np.inf)
+        for j in range(k, m):
+            i = np.arange(k, j + 1)
+            totals = previous[i - 1] + cost(i, np.full(len(i), j))
+            splits[k, j] = i[np.argmin(totals)]
+            best[j] = totals.min()
+    return _trace_back(splits, m, size)
+
+
+def _bisection_order(m: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+    """Depth by depth: the indices to solve and, for each, its solved neighbours (-1 and m: none)."""
+    levels = []
+    step = 1 << max(m - 1, 1).bit_length()
+    while step:
+        j = np.arange(step - 1, m, 2 * step)
+        if len(j):
+            levels.append((j, j - step, np.minimum(j + step, m)))
+        step >>= 1
+    return levels
+
+
+def _next_layer(
+    previous: Float64,  # [M] least error of points 0..j in k intervals
+    cost: _Cost,
+    levels: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]],
+    k: int,
+) -> tuple[Float64, NDArray[np.intp]]:
+    """(error, first point of the last interval) of points 0..j in k+1 intervals, for every j."""
+    m = len(previous)
+    best = np.full(m, np.inf)
+    split = np.empty(m + 2, np.intp)  # shifted by one: [0] and [m + 1] bound the search
+    split[0], split[m + 1] = k, m - 1
+    for j, left, right in levels:
+        low = np.maximum(split[left + 1], k)
+        high = np.maximum(np.minimum(split[right + 1], j), low)
+        lengths = high - low + 1
+        starts = np.cumsum(lengths) - lengths
+        row = np.repeat(np.arange(len(j)), lengths)
+        i = np.arange(len(row)) - starts[row] + low[row]
+        end = np.maximum(j[row], i)  # fewer points than intervals: masked below
+        totals = previous[i - 1] + cost(i, end)
+        least = np.minimum.reduceat(totals, starts)
+        hits = np.flatnonzero(totals == least[row])[::-1]  # reversed: the first hit wins
+        split[j[row[hits]] + 1] = i[hits]
+        best[j] = np.where(j >= k, least, np.inf)
+    return best, split[1 : m + 1]
+
+
+def _trace_back(splits: NDArray[np.intp], m: int, size: int) -> NDArray[np.intp]:
+    starts = np.zeros(size, np.intp)
+    end = m - 1
+    for k in range(size - 1, 0, -1):
+        starts[k] = splits[k, end]
+        end = starts[k] - 1
+    return starts
