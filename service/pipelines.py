@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -77,6 +78,8 @@ PIPELINES: tuple[PipelineEntry, ...] = (
     ),
 )
 
+LONGEST_VALUE = 200  # characters of a user's value that are repeated to them
+
 DEFAULT_PIPELINE: Mapping[str, str] = {"mesh": "embedded", "splat": "sog"}
 
 
@@ -104,9 +107,17 @@ def validate_options(entry: PipelineEntry, options: Mapping[str, Any]) -> dict[s
     try:
         return entry.options.model_validate(dict(options)).model_dump(mode="json")
     except ValidationError as error:
-        faults = [_describe(entry, fault) for fault in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        # A list whose items are wrong is also "too short": one complaint is enough.
+        wrong_items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
+        faults = [
+            _describe(entry, fault)
+            for fault in found
+            if len(fault["loc"]) != 1 or fault["loc"][0] not in wrong_items
+        ]
     lines = "; ".join(
-        f"{fault['field']}={fault['value']!r}: {fault['message']}" for fault in faults
+        f"{fault['field']}={fault['value']!r}: {fault['message']}; allowed: {fault['allowed']}"
+        for fault in faults
     )
     raise InvalidOptions(
         f"Pipeline {entry.name!r} does not accept these options: {lines}.",
@@ -115,25 +126,51 @@ def validate_options(entry: PipelineEntry, options: Mapping[str, Any]) -> dict[s
     )
 
 
+def describe_options(entry: PipelineEntry) -> list[dict[str, Any]]:
+    """Each option: name, description, default, what is allowed in words, its JSON schema."""
+    properties = entry.options.model_json_schema()["properties"]
+    return [
+        {
+            "name": name,
+            "description": schema.get("description", ""),
+            "default": schema.get("default"),
+            "allowed": _allowed(schema),
+            "json_schema": schema,
+        }
+        for name, schema in properties.items()
+    ]
+
+
 def _describe(entry: PipelineEntry, fault: Any) -> dict[str, Any]:
     """One pydantic fault in the user's words: field, value, message, allowed."""
     field = ".".join(str(part) for part in fault["loc"]) or "options"
     name = str(fault["loc"][0]) if fault["loc"] else ""
+    value = _short(fault["input"])
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(sorted(entry.options.model_fields))
+        known = sorted(entry.options.model_fields)
+        close = get_close_matches(name, known, n=1)
         return {
-            "field": field,
-            "value": fault["input"],
-            "message": "unknown option",
-            "allowed": f"one of: {known}",
+            "field": field[:LONGEST_VALUE],
+            "value": value,
+            "message": "unknown option" + (f", did you mean {close[0]}?" if close else ""),
+            "allowed": "one of " + ", ".join(known),
         }
     schema = entry.options.model_json_schema()["properties"].get(name, {})
     return {
         "field": field,
-        "value": fault["input"],
+        "value": value,
         "message": fault["msg"][:1].lower() + fault["msg"][1:],
         "allowed": _allowed(schema),
     }
+
+
+def _short(value: Any) -> Any:
+    """A user's value as it may be repeated to them: plain JSON, and cut when it is long."""
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:
+        return value[:LONGEST_VALUE] + "…"
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return str(value)[:LONGEST_VALUE]
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
@@ -149,7 +186,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if kind in ("integer", "number"):
         noun = "a whole number" if kind == "integer" else "a number"
         if "minimum" in schema and "maximum" in schema:
-            return f"{noun} from {schema['minimum']:g} to {schema['maximum']:g}"
+            return f"{noun} from {schema['minimum']} to {schema['maximum']}"
         return noun
     if kind == "array":
         return f"a list, each {_allowed(schema.get('items', {}))}"

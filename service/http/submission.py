@@ -1,0 +1,117 @@
+"""From a request to a queued job: headers, options, files, then the queue, in that order.
+
+Shared by /v1/jobs/<task>, the one-request endpoints and SageMaker's; knows none of their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.errors import InvalidRequest, InvalidUpload, PipelineUnavailable
+from service.http.filetypes import TASK_ACCEPTS, TASK_KINDS
+from service.http.options import Texts, Wanted, read_wanted
+from service.http.parts import Parts, in_thread
+from service.http.problems import shown
+from service.http.uploads import Upload, UploadRules, check_headers, is_form, receive_upload
+from service.jobs.records import Job, NewJob, Step
+from service.pipelines import PIPELINES
+
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """created: False when an Idempotency-Key brought back an earlier job."""
+
+    job: Job
+    created: bool
+
+
+async def submit(request: Request, parts: Parts, task: str) -> Submitted:
+    """Read the request whole and queue its job.
+
+    Raises InvalidRequest and its kin, NotFound, QueueFull, NotReady, InsufficientStorage.
+    """
+    # 1. What the headers and the query say, before a byte of the body is read.
+    key = idempotency_key(request)
+    query: Texts = request.query_params.multi_items()
+    rules = rules_for(parts, task)
+    check_headers(request, parts.store, rules)
+    wanted = None if is_form(request) else read_wanted(task, {"query": query})
+
+    # 2. The body: files into the store, a form's fields beside the query.
+    upload = await receive_upload(request, parts.store, rules)
+    if wanted is None:
+        wanted = read_wanted(task, {"query": query, "form": upload.fields})
+
+    # 3. The job.
+    return await enqueue(parts, wanted, upload, key)
+
+
+async def enqueue(parts: Parts, wanted: Wanted, upload: Upload, key: str | None) -> Submitted:
+    """Queue a job for files that are in the store."""
+    check_file_count(wanted, len(upload.files))
+    if reason := wanted.entry.unavailable_reason():
+        raise PipelineUnavailable(
+            f"Pipeline {wanted.entry.name!r} cannot run here: {reason}",
+            next_step="GET /v1/pipelines lists what is available.",
+        )
+    step = Step(wanted.entry.name, wanted.entry.task, wanted.options)
+    new = NewJob(wanted.entry.task, (step,), upload.files, wanted.priority, key)
+    return Submitted(*await in_thread(parts.queue.submit, new))
+
+
+def rules_for(parts: Parts, *tasks: str) -> UploadRules:
+    """What a request for these tasks may carry."""
+    entries = [entry for entry in PIPELINES if entry.task in tasks]
+    settings = parts.settings
+    return UploadRules(
+        kinds=tuple(kind for task in tasks for kind in TASK_KINDS[task]),
+        accepts=" or ".join(TASK_ACCEPTS[task] for task in tasks),
+        media_types=frozenset(name for entry in entries for name in entry.media_types),
+        max_files=max(entry.inputs[1] for entry in entries),
+        max_body_bytes=settings.max_upload_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
+
+
+def check_file_count(wanted: Wanted, count: int) -> None:
+    fewest, most = wanted.entry.inputs
+    if not fewest <= count <= most:
+        limit = f"exactly {most}" if fewest == most else f"{fewest} to {most}"
+        raise InvalidUpload(
+            f"{count} files were sent; pipeline {wanted.entry.name!r} takes {limit}.",
+            code="wrong_file_count",
+        )
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header. Raises InvalidRequest when it is not 1-255 visible ASCII."""
+    keys: list[str] = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    key = keys[0]
+    if len(set(keys)) > 1:
+        raise InvalidRequest(
+            f"{len(keys)} different Idempotency-Key headers were sent; send one.",
+            code="invalid_idempotency_key",
+        )
+    if not 1 <= len(key) <= LONGEST_KEY or not all("!" <= char <= "~" for char in key):
+        raise InvalidRequest(
+            f"Idempotency-Key has the value {shown(key)} ({len(key)} characters); allowed: 1 to "
+            f"{LONGEST_KEY} visible ASCII characters, no spaces.",
+            code="invalid_idempotency_key",
+            next_step="A UUID is a good key.",
+        )
+    return key
+
+
+def job_headers(submitted: Submitted, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What every answer about a submitted job carries."""
+    headers = {"X-Job-Id": submitted.job.id, **(extra or {})}
+    if not submitted.created:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
