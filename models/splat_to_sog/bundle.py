@@ -1,4 +1,4 @@
-"""Bundles files into a .sog: a ZIP that every reader of the format opens, the same bytes every time.
+"""Bundles files into a .sog: a ZIP that every reader opens, with the same bytes every time.
 
 Does not know what the files contain. The PlayCanvas engine wants the end record in the last 22
 bytes (no comment), no Zip64, stored or deflated entries, names at the root.

@@ -18,7 +18,7 @@ from models.splat_to_sog.layout import BOOK
 
 BINS = 1024
 SENTINEL_DISTANCE = 20.0
-"""How far beyond the finite values the level of an infinity lies: e^-20 of a log scale is nothing."""
+"""How far beyond the finite values an infinity's level lies: e^-20 times a scale is nothing."""
 
 Float64 = NDArray[np.float64]
 
@@ -54,7 +54,10 @@ def build_codebook(
     if not finite.size:
         finite = np.zeros(1, np.float32)
     levels = _finite_levels(finite, size - low - high)
-    ends = ([levels[:1] - SENTINEL_DISTANCE] if low else [], [levels[-1:] + SENTINEL_DISTANCE] if high else [])
+    ends = (
+        [levels[:1] - SENTINEL_DISTANCE] if low else [],
+        [levels[-1:] + SENTINEL_DISTANCE] if high else [],
+    )
     return Codebook(np.concatenate([*ends[0], levels, *ends[1]]).astype(np.float32))
 
 
@@ -99,7 +102,8 @@ class _Cost:
     def __call__(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Float64:
         w = self.w[j + 1] - self.w[i]
         wx = self.wx[j + 1] - self.wx[i]
-        return np.maximum(self.wxx[j + 1] - self.wxx[i] - wx * wx / w, 0)
+        error: Float64 = np.maximum(self.wxx[j + 1] - self.wxx[i] - wx * wx / w, 0)
+        return error
 
 
 def optimal_partition(
@@ -139,7 +143,7 @@ def optimal_partition_reference(points: Float64, weights: Float64, size: int) ->
 
 
 def _bisection_order(m: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
-    """Depth by depth: the indices to solve and, for each, its solved neighbours (-1 and m: none)."""
+    """Depth by depth: the indices to solve, and the solved neighbours of each (-1, m: none)."""
     levels = []
     step = 1 << max(m - 1, 1).bit_length()
     while step:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook, build_codebook
 from models.splat_to_sog.options import SogOptions
-from models.splat_to_sog.order import morton_order
+from models.splat_to_sog.order import hilbert_order
 from models.splat_to_sog.palette import Palette, build_palette, default_size, relabel
 from models.splat_to_sog.quantize import quantize_opacities, quantize_positions, quantize_quats
 from models.splat_to_sog.splats import Splats
-from models.splat_to_sog.webp import MAX_SIDE_PX, encode_webp
+from models.splat_to_sog.webp import encode_webp
 
 MAX_DEGREE = 3
 WEBP_THREADS = 2  # libwebp runs outside the interpreter lock; each holds one texture's working set
@@ -50,18 +50,18 @@ def encode(
 
     Same splats and options, same bytes. Raises ValueError for more splats than a texture holds.
     """
-    if not 1 <= len(splats) <= MAX_SIDE_PX // 4 * 4 * (MAX_SIDE_PX // 4 * 4):
-        raise ValueError(f"{len(splats)} splats; SOG takes 1 to {MAX_SIDE_PX}^2")
+    if not 1 <= len(splats) <= layout.MAX_SPLATS:
+        raise ValueError(f"{len(splats)} splats; SOG takes 1 to {layout.MAX_SPLATS}")
 
     # 1. order: neighbours in space become neighbours in the textures
     on_stage("order", 0.0)
-    splats = splats.cut_degree(min(MAX_DEGREE, options.sh_degree if options.sh_degree is not None else MAX_DEGREE))
-    splats = splats.take(morton_order(splats.means))
+    splats = splats.cut_degree(MAX_DEGREE if options.sh_degree is None else options.sh_degree)
+    order = hilbert_order(quantize_positions(splats.means).steps)
+    splats = splats.take(order)
 
     # 2. quantise: positions, rotations, opacities to steps; scales and colours to codebooks
     on_stage("quantise", 0.0)
     positions = quantize_positions(splats.means)
-    on_stage("quantise", 0.2)
     quats = quantize_quats(splats.quats)
     on_stage("quantise", 0.5)
     scale_book = build_codebook(splats.scales)
@@ -136,7 +136,7 @@ def quantize_harmonics(splats: Splats, options: SogOptions, on_stage: OnStage) -
 def _better_labels(
     rows: NDArray[np.float32], palette: Palette, coded: NDArray[np.float32]
 ) -> NDArray[np.intp]:
-    """Labels against the coded entries; a row keeps its label where the search finds none closer."""
+    """Labels against the coded entries; a row keeps its own where the search finds none closer."""
     found = relabel(rows, palette, coded)
     old = ((rows - coded[palette.labels]) ** 2).sum(axis=1)
     new = ((rows - coded[found]) ** 2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""How SOG v2 lays values out in textures: sizes, byte splits, value ranges. Shared by reader and writer.
+"""How SOG v2 lays values out in textures: sizes and value ranges, for reader and writer alike.
 
 Does not choose anything (codebooks, palettes, order): it is the arithmetic both sides must agree
 on. Format: developer.playcanvas.com, "SOG format", where it agrees with the code that reads it.
@@ -15,6 +15,9 @@ from models.splat_to_sog.splats import COEFFICIENTS
 
 BOOK = 256
 """Entries of every codebook."""
+
+MAX_SPLATS = 16380**2
+"""Texels of the largest texture: WebP ends at 16383 pixels a side, sides are multiples of 4."""
 
 PALETTE_COLUMNS = 64
 MAX_PALETTE = 1 << 16

@@ -35,7 +35,7 @@ class Palette:
 
 
 def default_size(count: int) -> int:
-    """Entries for this many splats: all of them below 1024, then between N/2 and N, at most 65,536."""
+    """Entries for N splats: N below 1024, from there between N/2 and N, at most 65,536."""
     if count < 1024:
         return count
     return 1024 * min(64, 1 << int(math.log2(count / 1024)))
@@ -81,10 +81,9 @@ def unique_rows(rows: Float32) -> tuple[Float32, Labels, Labels]:
     By a 64-bit hash of the bits, verified: a collision falls back to sorting whole rows.
     """
     bits = np.ascontiguousarray(rows + np.float32(0)).view(np.uint32)  # -0 becomes +0
-    odd = np.random.default_rng(0).integers(1, 1 << 63, rows.shape[1], dtype=np.uint64) * 2 + 1
     keys = np.zeros(len(rows), np.uint64)
-    for column, factor in enumerate(odd):
-        keys = (keys ^ bits[:, column]) * factor
+    for column in range(rows.shape[1]):
+        keys = (keys ^ bits[:, column]) * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)
     _, first, inverse, counts = np.unique(
         keys, return_index=True, return_inverse=True, return_counts=True
@@ -100,7 +99,7 @@ def unique_rows(rows: Float32) -> tuple[Float32, Labels, Labels]:
 
 
 def nearest(rows: Float32, entries: Float32) -> tuple[Labels, Float32]:
-    """(index of the nearest entry, its squared distance) of each row, by chunked matrix products."""
+    """(nearest entry, its squared distance) of each row, by chunked matrix products."""
     half = (entries**2).sum(axis=1) / 2  # [K]; |x-e|^2 = |x|^2 - 2 (x.e - |e|^2 / 2)
     labels = np.empty(len(rows), np.intp)
     score = np.empty(len(rows), np.float32)
@@ -117,7 +116,8 @@ def nearest(rows: Float32, entries: Float32) -> tuple[Labels, Float32]:
 def nearest_reference(rows: Float32, entries: Float32) -> Labels:
     """The same labels from plain differences in double precision. For tests."""
     difference = rows[:, None, :].astype(np.float64) - entries[None, :, :]
-    return (difference**2).sum(axis=2).argmin(axis=1)
+    labels: Labels = (difference**2).sum(axis=2).argmin(axis=1)
+    return labels
 
 
 def k_means(
@@ -187,8 +187,8 @@ def _two_level(
     shares = _share_out(
         size,
         np.array([len(m) for m in members]),
-        np.bincount(cell_of, weights * distances, minlength=cells),
-        np.bincount(cell_of, weights, minlength=cells),
+        np.bincount(cell_of, weights * distances, minlength=cells).astype(np.float64),
+        np.bincount(cell_of, weights, minlength=cells).astype(np.float64),
         rows.shape[1],
     )
     fine = []

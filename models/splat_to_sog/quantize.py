@@ -1,4 +1,4 @@
-"""Positions, rotations and opacities as bytes: 16 bits an axis, 26 bits a rotation, 8 bits an alpha.
+"""Positions, rotations and opacities as bytes: 16 bits an axis, 26 a rotation, 8 an alpha.
 
 Does not build codebooks or palettes. Everything is rounded to the nearest step, never truncated:
 truncation doubles the error and shifts every value the same way.

@@ -23,7 +23,7 @@ SH_C0 = 0.28209479177387814
 
 @dataclass(frozen=True)
 class Splats:
-    """A scene of N Gaussians in the space of a 3DGS .ply (y down, z forward); never changed in place."""
+    """A scene of N Gaussians in the space of a 3DGS .ply (y down, z forward); never modified."""
 
     means: Float32  # [N, 3] centre, scene units
     scales: Float32  # [N, 3] natural log of the standard deviation, scene units; -inf = flat
@@ -48,7 +48,9 @@ class Splats:
             if array.shape != shape or array.dtype != np.float32:
                 raise ValueError(f"{name}: {array.dtype} {array.shape}, expected float32 {shape}")
         if self.shN.shape[2] not in COEFFICIENTS:
-            raise ValueError(f"shN: {self.shN.shape[2]} coefficients, expected one of {COEFFICIENTS}")
+            raise ValueError(
+                f"shN: {self.shN.shape[2]} coefficients, expected one of {COEFFICIENTS}"
+            )
 
     def __len__(self) -> int:
         return len(self.means)
@@ -79,7 +81,7 @@ class Splats:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What `clean` made of a scene. dropped: splats per reason; one splat may count under several."""
+    """A scene made safe. dropped: splats per reason; one splat may count under several."""
 
     splats: Splats
     dropped: dict[str, int]

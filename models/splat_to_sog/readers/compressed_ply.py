@@ -63,7 +63,11 @@ def _checked(header: PlyHeader, name: str) -> tuple[np.memmap[Any, Any], np.memm
             missing += [column for column in COLOUR_BOUNDS if column not in have]
         if missing:
             raise _refuse(name, f"element '{element.name}' lacks {', '.join(missing)}")
-    wrong = [f"{column} ({kind})" for column, kind in vertex.properties if column in PACKED and kind != "<u4"]
+    wrong = [
+        f"{column} ({kind})"
+        for column, kind in vertex.properties
+        if column in PACKED and kind != "<u4"
+    ]
     if wrong:
         raise _refuse(name, f"packed properties must be of type uint, not {', '.join(wrong)}")
     needed = -(-vertex.count // CHUNK)
@@ -119,14 +123,18 @@ def _harmonics(header: PlyHeader, n: int, name: str) -> NDArray[np.float32]:  # 
         return np.zeros((n, 3, 0), np.float32)
     count = len(element.properties)
     wanted = [(f"f_rest_{i}", "u1") for i in range(count)]
-    if element.count != n or element.properties != wanted or count not in [3 * k for k in COEFFICIENTS[1:4]]:
+    if (
+        element.count != n
+        or element.properties != wanted
+        or count not in [3 * k for k in COEFFICIENTS[1:4]]
+    ):
         raise _refuse(
             name,
             f"element 'sh' has {element.count} rows of {count} properties; expected {n} rows of "
             "uchar f_rest_0 .. f_rest_8, _23 or _44",
         )
     bytes_ = header.records("sh").view(np.uint8).reshape(n, 3, count // 3)
-    return ((bytes_.astype(np.float32) / 256) - 0.5) * 8
+    return ((bytes_.astype(np.float32) / 256 - 0.5) * 8).astype(np.float32)
 
 
 def _refuse(name: str, problem: str) -> InvalidInput:

@@ -20,11 +20,12 @@ QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
 
 
 def read_ply(header: PlyHeader, name: str) -> Splats:
-    """The `vertex` element as splats. A file without scale_2 is a 2DGS scene: flat along that axis."""
+    """The `vertex` element as splats. Without scale_2 it is a 2DGS scene: flat along that axis."""
     vertex = header.elements.get("vertex")
     if vertex is None:
         raise InvalidInput(
-            f"{name}: the PLY has no element 'vertex' (it has: {', '.join(header.elements) or 'none'}).",
+            f"{name}: the PLY has no element 'vertex' "
+            f"(it has: {', '.join(header.elements) or 'none'}).",
             code="splat_header",
             next_step=EXPORT_STEP,
         )

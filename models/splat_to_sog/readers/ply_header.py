@@ -79,7 +79,9 @@ def read_header(path: Path, name: str) -> PlyHeader:
             case ["format", kind, *_]:
                 if kind != "binary_little_endian":
                     raise _refuse(
-                        name, f"format is '{kind}'; only 'binary_little_endian' is read", EXPORT_STEP
+                        name,
+                        f"format is '{kind}'; only 'binary_little_endian' is read",
+                        EXPORT_STEP,
                     )
             case ["element", element_name, count]:
                 if element_name in elements:
@@ -100,7 +102,9 @@ def read_header(path: Path, name: str) -> PlyHeader:
             case _:
                 raise _refuse(name, f"line {number} is not understood: '{line[:80]}'")
     if not any(line.split()[:1] == ["format"] for line in lines):
-        raise _refuse(name, "the 'format' line is missing; 'format binary_little_endian 1.0' is read")
+        raise _refuse(
+            name, "the 'format' line is missing; 'format binary_little_endian 1.0' is read"
+        )
     _place(elements, offset, path.stat().st_size, name)
     return PlyHeader(path, elements, tuple(comments))
 

@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from models.splat_to_sog import layout
 from models.splat_to_sog.splats import COEFFICIENTS, Model, Splats
 from models.splat_to_sog.webp import WebpError, decode_webp
 
+META = "meta.json"
 MAX_ENTRIES = 16
 MAX_META_BYTES = 4 << 20
 MAX_TEXTURE_BYTES = 1 << 30
 MAX_RATIO = 20  # WebP does not deflate: a real entry's ratio is close to 1
 FREE_BYTES = 1 << 16  # below this size any ratio is believed
-MAX_SPLATS = 1 << 28  # 16383 x 16383 texels
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\.webp")
 
 Opener = Callable[[str], bytes]  # file name -> its bytes
@@ -49,32 +49,37 @@ def read_bundle(path: Path, name: str) -> Splats:
         raise _bad(name, f"the ZIP archive is damaged ({error})", code="splat_truncated") from error
 
 
-def read_loose(folder: Path, name: str, meta: str = "meta.json") -> Splats:
-    """Loose files in one folder: `meta` and the textures that it names."""
+def read_loose(files: Mapping[str, Path], name: str) -> Splats:
+    """Loose files by their names in the scene: meta.json and the textures that it names."""
 
     def opener(file: str) -> bytes:
-        path = folder / file
-        if not path.is_file():
-            raise _bad(name, f"'{file}', which {meta} names, is missing beside it")
-        limit = MAX_META_BYTES if file == meta else MAX_TEXTURE_BYTES
+        path = files.get(file)
+        if path is None:
+            raise _bad(
+                name, f"'{file}', which meta.json names, is missing (present: {', '.join(files)})"
+            )
+        limit = MAX_META_BYTES if file == META else MAX_TEXTURE_BYTES
         if path.stat().st_size > limit:
             raise _bad(name, f"'{file}' is larger than {limit} bytes", code="splat_limits")
         return path.read_bytes()
 
-    return _read(opener, name, meta)
+    return _read(opener, name)
 
 
 def _checked_entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
     if len(infos) > MAX_ENTRIES:
-        raise _bad(name, f"the archive has {len(infos)} entries; at most {MAX_ENTRIES} belong in a .sog")
+        raise _bad(
+            name, f"the archive has {len(infos)} entries; at most {MAX_ENTRIES} belong in a .sog"
+        )
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         file = info.filename
-        if file != "meta.json" and not NAME.fullmatch(file):
+        if file != META and not NAME.fullmatch(file):
             raise _bad(
                 name,
-                f"the archive has an entry {file[:80]!r}; only meta.json and *.webp at the root belong in a .sog",
+                f"the archive has an entry {file[:80]!r}; "
+                "only meta.json and *.webp at the root belong in a .sog",
                 code="splat_archive",
             )
         if file in entries:
@@ -84,11 +89,12 @@ def _checked_entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.Z
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _bad(
                 name,
-                f"'{file}' uses ZIP method {info.compress_type}; allowed are 0 (stored) and 8 (deflate)",
+                f"'{file}' uses ZIP method {info.compress_type}; "
+                "allowed are 0 (stored) and 8 (deflate)",
                 code="splat_archive",
             )
-        limit = MAX_META_BYTES if file == "meta.json" else MAX_TEXTURE_BYTES
-        ratio_limit = None if file == "meta.json" else max(FREE_BYTES, MAX_RATIO * info.compress_size)
+        limit = MAX_META_BYTES if file == META else MAX_TEXTURE_BYTES
+        ratio_limit = None if file == META else max(FREE_BYTES, MAX_RATIO * info.compress_size)
         if info.file_size > limit or (ratio_limit is not None and info.file_size > ratio_limit):
             raise _bad(
                 name,
@@ -97,8 +103,12 @@ def _checked_entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.Z
                 code="splat_limits",
             )
         entries[file] = info
-    if "meta.json" not in entries:
-        raise _bad(name, "the archive has no meta.json at its root: it is not a SOG bundle", code="splat_type")
+    if META not in entries:
+        raise _bad(
+            name,
+            "the archive has no meta.json at its root: it is not a SOG bundle",
+            code="splat_type",
+        )
     return entries
 
 
@@ -110,9 +120,9 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> b
     return data
 
 
-def _read(opener: Opener, name: str, meta_name: str = "meta.json") -> Splats:
-    meta = _Meta(opener(meta_name), name)
-    count = meta.integer("count", 1, MAX_SPLATS)
+def _read(opener: Opener, name: str) -> Splats:
+    meta = _Meta(opener(META), name)
+    count = meta.integer("count", 1, layout.MAX_SPLATS)
 
     def texture(file: str, texels: int) -> NDArray[np.uint8]:  # [texels, 4]
         try:
@@ -123,7 +133,8 @@ def _read(opener: Opener, name: str, meta_name: str = "meta.json") -> Splats:
         if pixels.shape[0] * pixels.shape[1] < texels:
             raise _bad(
                 name,
-                f"texture '{file}' is {pixels.shape[1]} x {pixels.shape[0]} pixels, too small for {texels} splats",
+                f"texture '{file}' is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
+                f"too small for {texels} splats",
                 code="splat_texture",
             )
         return pixels.reshape(-1, 4)[:texels]
@@ -168,8 +179,8 @@ def _harmonics(
     if pixels.shape[1] != width or pixels.shape[0] < height:
         raise _bad(
             name,
-            f"texture '{centroids_file}' is {pixels.shape[1]} x {pixels.shape[0]} pixels; {entries} "
-            f"entries of {degree} bands take {width} x {height}",
+            f"texture '{centroids_file}' is {pixels.shape[1]} x {pixels.shape[0]} pixels; "
+            f"{entries} entries of {degree} bands take {width} x {height}",
             code="splat_texture",
         )
     book = meta.codebook("shN")
@@ -179,7 +190,8 @@ def _harmonics(
     palette[:entries] = book[indices].transpose(0, 2, 1)
     bytes_ = texture(labels_file, count)
     labels = bytes_[:, 0].astype(np.intp) + 256 * bytes_[:, 1].astype(np.intp)
-    return palette[np.minimum(labels, entries)]
+    harmonics: NDArray[np.float32] = palette[np.minimum(labels, entries)]
+    return harmonics
 
 
 class _Meta:
@@ -196,7 +208,8 @@ class _Meta:
         if "tree" in self.tree and "lodLevels" in self.tree:
             raise _bad(
                 name,
-                "this is the lod-meta.json of a streamed SOG; give one of its chunks (a folder with a meta.json)",
+                "this is the lod-meta.json of a streamed SOG; "
+                "give one of its chunks (a folder with a meta.json)",
                 code="splat_unsupported",
             )
         version = self.tree.get("version")
@@ -224,14 +237,18 @@ class _Meta:
     def integer(self, dotted: str, low: int, high: int) -> int:
         value = self._get(dotted)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self._bad(dotted, f"{_short(value)}; allowed is a whole number of {low} to {high}")
+            raise self._bad(
+                dotted, f"{_short(value)}; allowed is a whole number of {low} to {high}"
+            )
         return value
 
     def floats(self, section: str, key: str, length: int) -> NDArray[np.float64]:
         value = self._get(f"{section}.{key}")
         ok = isinstance(value, list) and len(value) == length and all(map(_is_number, value))
         if not ok:
-            raise self._bad(f"{section}.{key}", f"{_short(value)}; {length} finite numbers are needed")
+            raise self._bad(
+                f"{section}.{key}", f"{_short(value)}; {length} finite numbers are needed"
+            )
         return np.array(value, np.float64)
 
     def codebook(self, section: str) -> NDArray[np.float32]:
@@ -252,7 +269,8 @@ class _Meta:
         if not ok or not all(isinstance(file, str) and NAME.fullmatch(file) for file in value):
             raise self._bad(
                 f"{section}.files",
-                f"{_short(value)}; {length} plain name(s) like 'means_l.webp' are needed, without folders",
+                f"{_short(value)}; {length} plain name(s) like 'means_l.webp' are needed, "
+                "without folders",
             )
         return list(value)
 

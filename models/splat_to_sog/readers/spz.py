@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput
 from models.splat_to_sog.layout import alpha_to_logit
-from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Splats
+from models.splat_to_sog.splats import COEFFICIENTS, Splats
 
 MAGIC = b"NGSP"
 FLAG_ANTIALIASED = 1
@@ -91,7 +91,9 @@ def _read_gzip(data: bytes, name: str) -> tuple[Header, list[bytes]]:
 def _read_v4(data: bytes, name: str) -> tuple[Header, list[bytes]]:
     header = _parse_header(data[:16], name, versions=(4,))
     if len(data) < 32:
-        raise _bad(name, f"it is {len(data)} bytes long, the header alone takes 32", code="splat_truncated")
+        raise _bad(
+            name, f"it is {len(data)} bytes long, the header alone takes 32", code="splat_truncated"
+        )
     streams, toc = data[15], struct.unpack_from("<I", data, 16)[0]
     sizes = header.sizes
     expected = 6 if header.degree else 5
@@ -99,16 +101,23 @@ def _read_v4(data: bytes, name: str) -> tuple[Header, list[bytes]]:
         raise _bad(name, f"it has {streams} streams, degree {header.degree} takes {expected}")
     start = toc + 16 * streams
     if toc < 32 or start > len(data):
-        raise _bad(name, f"its table of contents lies at byte {toc}, outside the file of {len(data)} bytes")
+        raise _bad(
+            name, f"its table of contents lies at byte {toc}, outside the file of {len(data)} bytes"
+        )
     _refuse_bomb(len(data), sum(sizes), name)
     arrays = []
     for index in range(streams):
         packed, size = struct.unpack_from("<QQ", data, toc + 16 * index)
         what = STREAMS[index]
         if size != sizes[index]:
-            raise _bad(name, f"stream '{what}' declares {size} bytes, {header.count} splats need {sizes[index]}")
+            raise _bad(
+                name,
+                f"stream '{what}' declares {size} bytes, {header.count} splats need {sizes[index]}",
+            )
         if start + packed > len(data):
-            raise _bad(name, f"stream '{what}' ends past the end of the file", code="splat_truncated")
+            raise _bad(
+                name, f"stream '{what}' ends past the end of the file", code="splat_truncated"
+            )
         arrays.append(_unzstd(data[start : start + packed], size, what, name))
         start += packed
     return header, [*arrays, *([b""] * (6 - streams))]
@@ -139,9 +148,14 @@ def _parse_header(head: bytes, name: str, versions: tuple[int, ...]) -> Header:
     if magic != MAGIC:
         raise _bad(name, f"it begins with {magic!r}, an .spz with {MAGIC!r}")
     if version not in versions:
-        raise _bad(name, f"version {version} in this container; read are 2 and 3 (gzip) and 4 (zstd)")
+        raise _bad(
+            name, f"version {version} in this container; read are 2 and 3 (gzip) and 4 (zstd)"
+        )
     if degree > (4 if version == 4 else 3):
-        raise _bad(name, f"spherical-harmonics degree {degree}; allowed are 0 to {4 if version == 4 else 3}")
+        raise _bad(
+            name,
+            f"spherical-harmonics degree {degree}; allowed are 0 to {4 if version == 4 else 3}",
+        )
     if bits > 23:
         raise _bad(name, f"{bits} fractional bits; allowed are 0 to 23")
     return Header(
@@ -170,7 +184,9 @@ def _decode(header: Header, arrays: list[bytes]) -> Splats:
         np.frombuffer(array, np.uint8) for array in arrays
     )
     p = positions.reshape(n, 3, 3).astype(np.int32)
-    fixed = ((p[..., 0] | p[..., 1] << 8 | p[..., 2] << 16) ^ 0x800000) - 0x800000  # sign of 24 bits
+    fixed = (
+        (p[..., 0] | p[..., 1] << 8 | p[..., 2] << 16) ^ 0x800000
+    ) - 0x800000  # sign of 24 bits
     decode_quats = _quats_v2 if header.version == 2 else _quats_v3
     sh = (harmonics.reshape(n, k, 3).astype(np.float32) - 128) / 128  # coefficient, channel
     return Splats(
