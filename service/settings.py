@@ -111,7 +111,10 @@ class Settings:
         3, "Crashed attempts after which a job ends failed.", _integer(1, 100), "attempts"
     )
     job_timeout_seconds: float = _setting(
-        3600.0, "Longest run of one step before its runner is killed.", _number(1, 10**7), "seconds"
+        3600.0,
+        "Longest run of one step before its runner is killed.",
+        _number(0.1, 10**7),
+        "seconds",
     )
     cancel_grace_seconds: float = _setting(
         5.0,
@@ -145,6 +148,9 @@ class Settings:
         "Longest wait of SageMaker's POST /invocations (real time allows 60).",
         _number(1, 3600),
         "seconds",
+    )
+    server: str = _setting(
+        "http://127.0.0.1:8080", "Service that `meshpress jobs` asks; no part of a service.", _text
     )
     log_format: str = _setting(
         "auto",

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 
-from .connection import Connection, media_type, query
+from .connection import OCTETS, Connection, query
 from .download import download
 from .errors import JobCancelled, JobFailed, WaitTimeout
 from .job import Job
@@ -219,7 +219,7 @@ class Client:
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         if len(paths) == 1:
             headers["X-Filename"] = quote(paths[0].name)
-            headers["Content-Type"] = media_type(paths[0])
+            headers["Content-Type"] = OCTETS
         response = self._connection.request(
             "POST", f"/v1/jobs/{task}", params=query(options), headers=headers, paths=paths
         )

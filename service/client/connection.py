@@ -6,7 +6,6 @@ a submission through its Idempotency-Key.
 
 from __future__ import annotations
 
-import mimetypes
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import httpx
 
 from .errors import ServiceBusy, problem, unreachable
 
+OCTETS = "application/octet-stream"
 LONGEST_PAUSE_SECONDS = 10.0
 
 
@@ -79,18 +79,15 @@ def query(options: Mapping[str, Any]) -> dict[str, Any]:
     return texts
 
 
-def media_type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-
-
 def _body(paths: Sequence[Path], stack: ExitStack) -> dict[str, Any]:
     files = [stack.enter_context(path.open("rb")) for path in paths]
     if not files:
         return {}
     if len(files) == 1:
         return {"content": files[0]}
-    fields = [
-        ("image", (path.name, file, media_type(path)))
-        for path, file in zip(paths, files, strict=True)
-    ]
-    return {"files": fields}
+    # The service looks at the bytes, so no file is refused for a type guessed from its name.
+    return {
+        "files": [
+            ("image", (path.name, file, OCTETS)) for path, file in zip(paths, files, strict=True)
+        ]
+    }

@@ -52,7 +52,7 @@ class Job:
 
     @property
     def artifacts(self) -> list[dict[str, Any]]:
-        """name, media_type, size_bytes, sha256, href of each result; the main one first."""
+        """name, media_type, size_bytes, sha256, url of each result; the main one first."""
         return list(self.data.get("artifacts") or ())
 
     def refresh(self) -> Job:

@@ -1,0 +1,210 @@
+"""`meshpress mesh` and `meshpress sog`: files in, files out, a report on request.
+
+Knows how arguments become work and how its outcome is told; the work itself is `work`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.context import InputFile, PipelineError
+from service.cli.options import ENTRY, PipelineCommand, given
+from service.cli.progress import show_progress
+from service.cli.targets import OPEN_WITH, Target, parse_target
+from service.cli.work import Done, Work, run_here, run_there
+
+if TYPE_CHECKING:
+    from service.pipelines import PipelineEntry
+
+SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options both verbs have, in the order their help shows them."""
+    for decorate in (
+        click.option("--quiet", "-q", is_flag=True, help="No progress, no hints."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+        click.option("--device", default="cpu", show_default=True, help="Where to run it."),
+        click.option("--server", metavar="URL", help="Let a service do the work."),
+        click.option("--overwrite", "-w", is_flag=True, help="Replace files that exist."),
+        click.pass_context,
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command("mesh", cls=PipelineCommand, task="mesh", hidden_options=["formats"])
+@click.argument("images", nargs=-1, required=True, type=SOURCE, metavar="IMAGE...")
+@click.option(
+    "--output", "-o", "outputs", multiple=True, metavar="FILE",
+    help="Where to write; the ending sets the format. Repeat it for several formats. "
+    "`-` is stdout.  [default: the first image's name with .glb, in this folder]",
+)  # fmt: skip
+@_common
+def mesh(
+    ctx: click.Context, images: tuple[Path, ...], outputs: tuple[str, ...], **rest: Any
+) -> None:
+    """Image(s) of one object to a textured mesh: .glb, .obj, .ply or .stl.
+
+    \b
+    meshpress mesh chair.png -o chair.glb
+    meshpress mesh front.png left.png back.png --azimuth 0 --azimuth 90 --azimuth 180
+    cat chair.png | meshpress mesh - -o - > chair.glb
+    """
+    stem = "-" if images[0] == Path("-") else f"{images[0].stem}.glb"
+    _convert(ctx, images, outputs or (stem,), **rest)
+
+
+@click.command("sog", cls=PipelineCommand, task="splat")
+@click.argument("source", type=SOURCE, metavar="IN")
+@click.argument("output", required=False, metavar="[OUT]")
+@_common
+def sog(ctx: click.Context, source: Path, output: str | None, **rest: Any) -> None:
+    """A Gaussian splat (.ply, .compressed.ply, .spz, .sog) to a SOG bundle.
+
+    OUT is IN's name with .sog, in this folder, unless named; `-` is stdin or stdout.
+
+    \b
+    meshpress sog garden.ply garden.sog
+    cat garden.spz | meshpress sog - - > garden.sog
+    """
+    name = source.name.removesuffix(source.suffix).removesuffix(".compressed")
+    default = "-" if source == Path("-") else f"{name}.sog"
+    _convert(ctx, (source,), (output or default,), **rest)
+
+
+def _convert(
+    ctx: click.Context,
+    sources: Sequence[Path],
+    outputs: Sequence[str],
+    *,
+    overwrite: bool,
+    server: str | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    pipeline: str | None,
+    **options: Any,
+) -> None:
+    entry: PipelineEntry = ctx.meta[ENTRY]
+    targets = _targets(entry, outputs, overwrite)
+    if as_json and any(target.path is None for target in targets):
+        raise click.UsageError("--json and a result on stdout exclude each other.")
+    values = given(options)
+    if "formats" in entry.options.model_fields:
+        values["formats"] = [target.format for target in targets]
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="meshpress-") as scratch:
+            inputs = _inputs(entry, sources, Path(scratch))
+            work = Work(entry, inputs, values, device)
+            folder = Path(scratch) / "work"
+            folder.mkdir()
+            with show_progress(ctx.info_name or entry.task, quiet) as on_progress:
+                if server:
+                    done = run_there(work, server, folder, on_progress)
+                else:
+                    done = run_here(work, folder, on_progress)
+            written = [target.write(_artifact(done, target)) for target in targets]
+    except Exception as error:
+        if as_json:
+            click.echo(json.dumps({"error": _fault(error)}))
+        raise
+    seconds = time.monotonic() - started
+    if as_json:
+        click.echo(json.dumps(_facts(entry, done, written, seconds), indent=2))
+    else:
+        _tell(done, targets, written, seconds, quiet)
+
+
+def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> list[Target]:
+    formats = [name.split(".")[1] for name in entry.artifacts]
+    targets = [parse_target(text, formats, formats[0]) for text in outputs]
+    if len({target.format for target in targets}) < len(targets):
+        raise click.UsageError("Two outputs have the same format; name each format once.")
+    for target in targets:
+        target.check(overwrite)
+    return targets
+
+
+def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> list[InputFile]:
+    """The files as the pipeline takes them; stdin is first written to the scratch folder."""
+    fewest, most = entry.inputs
+    if not fewest <= len(sources) <= most:
+        raise click.UsageError(
+            f"{len(sources)} files given; pipeline {entry.name} takes {fewest} to {most}."
+        )
+    if list(sources).count(Path("-")) > 1:
+        raise click.UsageError("`-` reads stdin and may stand only once.")
+    inputs = []
+    for source in sources:
+        if source == Path("-"):
+            source = scratch / "stdin"
+            with source.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            if not source.stat().st_size:
+                raise click.UsageError("`-` reads stdin, which was empty.")
+        inputs.append(InputFile(source, source.name))
+    return inputs
+
+
+def _artifact(done: Done, target: Target) -> Any:
+    """The result of the target's format."""
+    for artifact in done.artifacts:
+        if artifact.name.split(".")[1] == target.format:
+            return artifact
+    names = ", ".join(artifact.name for artifact in done.artifacts) or "nothing"
+    raise PipelineError(f"The pipeline gave no {target.format}, only {names}.")
+
+
+def _facts(
+    entry: PipelineEntry, done: Done, written: Sequence[Sequence[Path]], seconds: float
+) -> dict[str, Any]:
+    """The object `--json` prints."""
+    files = [path for paths in written for path in paths]
+    return {
+        "outputs": [{"path": str(path), "size_bytes": path.stat().st_size} for path in files],
+        "pipeline": entry.name,
+        "job": done.job,
+        "seconds": round(seconds, 3),
+        "report": dict(done.report),
+    }
+
+
+def _fault(error: Exception) -> dict[str, str]:
+    return {
+        "code": str(getattr(error, "code", type(error).__name__)),
+        "message": str(getattr(error, "message", error)),
+        "next_step": str(getattr(error, "next_step", "")),
+    }
+
+
+def _tell(
+    done: Done,
+    targets: Sequence[Target],
+    written: Sequence[Sequence[Path]],
+    seconds: float,
+    quiet: bool,
+) -> None:
+    """The paths on stdout; warnings, and on a terminal what to open them with, on stderr."""
+    for warning in done.report.get("warnings", ()):
+        click.echo(f"Warning: {warning}", err=True)
+    for target, paths in zip(targets, written, strict=True):
+        if not paths:
+            continue
+        click.echo(str(paths[0]))
+        if sys.stderr.isatty() and not quiet:
+            size = sum(path.stat().st_size for path in paths) / 1e6
+            click.echo(
+                f"  {size:.1f} MB in {seconds:.1f} s. Open it with {OPEN_WITH[target.format]}.",
+                err=True,
+            )

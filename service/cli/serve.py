@@ -1,0 +1,68 @@
+"""`meshpress serve`: the whole service, or one role of it.
+
+Knows the settings table, from which its options come, and nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+import click
+
+from service.settings import PREFIX, SettingError, Settings, read_settings
+
+NOT_FOR_SERVING = frozenset({"server"})
+
+
+class SettingValue(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """A setting's own parser, as click wants it: the same refusal as in the environment."""
+
+    def __init__(self, setting: Field[Any]) -> None:
+        self.name = setting.metadata["unit"] or str(setting.type).lower()
+        self._parse = setting.metadata["parse"]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(str(value))
+        except SettingError as error:
+            self.fail(f"{value!r} is not allowed; allowed: {error}.", param, ctx)
+
+
+def _setting_options() -> list[click.Parameter]:
+    """One option per setting; what is not given comes from the environment, then the table."""
+    return [
+        click.Option(
+            ["--" + setting.name.replace("_", "-"), setting.name],
+            type=SettingValue(setting),
+            help=f"{setting.metadata['help']}  [{PREFIX}{setting.name.upper()}; "
+            f"default: {setting.default if setting.default != '' else 'none'}]",
+        )
+        for setting in fields(Settings)
+        if setting.name not in NOT_FOR_SERVING
+    ]
+
+
+@click.command("serve", params=_setting_options())
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "worker"]),
+    default="all",
+    show_default=True,
+    help="all: API and workers; api, worker: one of them, beside others on the same queue.",
+)
+def serve(role: str, **values: Any) -> int:
+    """Serve both pipelines over HTTP, behind one durable queue."""
+    settings = read_settings(**values)
+    from service.jobs.supervisor import run
+
+    return run(settings, role, on_listening=lambda url: click.echo(_welcome(url), err=True))
+
+
+def _welcome(url: str) -> str:
+    """One line: where it is, and a command that proves it."""
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:")
+    return (
+        f"meshpress listens on {url}  try: curl -sSf --data-binary @chair.png {url}/v1/mesh "
+        "-o chair.glb"
+    )

@@ -1,0 +1,150 @@
+"""The packages we depend on: present, within the required versions, and importable.
+
+Knows the requirement syntax of pyproject.toml as far as we use it; no index, no network.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from service.guard.findings import Finding, fatal, ok, warning
+
+IMPORT_SECONDS = 120.0
+IMPORT_NAMES = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "prometheus-client": "prometheus_client",
+    "scikit-image": "skimage",
+}
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;.*)?")
+_CLAUSE = re.compile(r"\s*(==|!=|>=|<=|~=|>|<)\s*([0-9][0-9.]*?)(\.\*)?(?=[^0-9.*]|$)")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """`name` and the version clauses it must meet, as written, e.g. ">=2.0,<3"."""
+
+    name: str
+    versions: str
+
+    @property
+    def module(self) -> str:
+        return IMPORT_NAMES.get(self.name.lower(), self.name.replace("-", "_"))
+
+    def accepts(self, version: str) -> bool:
+        """Whether `version` meets every clause; a clause we cannot read counts as met."""
+        have = _release(version)
+        clauses = map(_CLAUSE.match, self.versions.split(","))
+        return all(_meets(have, *clause.groups()) for clause in clauses if clause)
+
+
+def parse(text: str) -> Requirement:
+    """`uvicorn[standard]>=0.34 ; marker` to its name and clauses."""
+    match = _REQUIREMENT.fullmatch(text)
+    if match is None:
+        return Requirement(text, "")
+    return Requirement(match[1], match[2].strip())
+
+
+def check_packages(required: Sequence[str]) -> Iterator[Finding]:
+    """Each requirement is installed in a version it allows. Imports nothing."""
+    for requirement in map(parse, required):
+        command = f"pip install '{requirement.name}{requirement.versions}'"
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield fatal("packages", requirement.name, "not installed", command)
+            continue
+        if requirement.accepts(version):
+            yield ok("packages", requirement.name, version)
+        else:
+            yield fatal(
+                "packages",
+                requirement.name,
+                f"{version} is installed; needed: {requirement.versions}",
+                command,
+            )
+
+
+def check_imports(modules: Sequence[str]) -> Iterator[Finding]:
+    """Each module imports, tried in one child process: a crash there does not end the guard."""
+    command = [sys.executable, "-c", _IMPORT_ALL, *modules]
+    try:
+        child = subprocess.run(
+            command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        told = error.stdout or ""
+        told = told.decode(errors="replace") if isinstance(told, bytes) else told
+        yield from _imported(modules, told, f"took more than {IMPORT_SECONDS:.0f} s")
+        return
+    yield from _imported(modules, child.stdout, f"ended the process ({child.returncode})")
+
+
+def _imported(modules: Sequence[str], told: str, ending: str) -> Iterator[Finding]:
+    """The child's lines as findings; the first module without one is what `ending` befell."""
+    faults = dict(json.loads(line) for line in told.splitlines())
+    silent = [module for module in modules if module not in faults]
+    for module, fault in faults.items():
+        if fault:
+            yield fatal(
+                "imports",
+                module,
+                f"does not import: {fault}",
+                f"Reinstall the package that brings `{module}`; where a system library "
+                "(lib….so) is named, install that.",
+            )
+    if silent:
+        yield fatal(
+            "imports",
+            silent[0],
+            f"importing it {ending}",
+            f"python -X faulthandler -c 'import {silent[0]}'",
+        )
+        for module in silent[1:]:
+            yield warning("imports", module, "not tried after that", "Repair the one above first.")
+    if not silent and not any(faults.values()):
+        yield ok("imports", f"{len(modules)} packages", "all import")
+
+
+_IMPORT_ALL = """
+import importlib, json, sys
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+        fault = ""
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    print(json.dumps([module, fault]), flush=True)
+"""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """ "2.7.1+cu126" to (2, 7, 1): what our clauses compare."""
+    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def _meets(have: tuple[int, ...], operator: str, text: str, star: str | None) -> bool:
+    want = _release(text)
+    if operator == "~=":
+        return have >= want and have[: len(want) - 1] == want[:-1]
+    if star:
+        return (have[: len(want)] == want) == (operator == "==")
+    width = max(len(have), len(want))
+    left = have + (0,) * (width - len(have))
+    right = want + (0,) * (width - len(want))
+    return {
+        "==": left == right,
+        "!=": left != right,
+        ">=": left >= right,
+        "<=": left <= right,
+        ">": left > right,
+        "<": left < right,
+    }[operator]
