@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
@@ -27,6 +27,9 @@ ENTRY_VERSION = "job-1"
 QUEUE = "jobs"
 WORKFLOW = "run_job"
 BACKSTOP_ATTEMPTS = 1000  # ours is the ledger's ATTEMPT_LIMIT; this only ends an endless loop
+
+
+Value = TypeVar("Value")
 
 
 class Interrupted(Exception):
@@ -160,23 +163,31 @@ def _register(body: JobBody) -> None:
 
     @DBOS.step(name="run_step")
     def run_step(job_id: str, index: int, previous: Any) -> Any:
-        return body.run_step(job_id, index, previous)
+        return _or_park(lambda: body.run_step(job_id, index, previous))
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=BACKSTOP_ATTEMPTS)
     def run_job(job_id: str) -> None:
-        try:
-            outcomes: list[Any] = []
-            for index in range(body.begin(job_id)):
-                outcome = run_step(job_id, index, outcomes[-1] if outcomes else None)
-                if outcome is None:
-                    return
-                outcomes.append(outcome)
-            if outcomes:
-                body.finish(job_id, outcomes)
-        except Interrupted:
-            # Returning or raising would record an outcome. The process is about to exit; until
-            # then this thread keeps the entry pending, so that recovery finds it.
-            threading.Event().wait()
+        outcomes: list[Any] = []
+        for index in range(_or_park(lambda: body.begin(job_id))):
+            outcome = run_step(job_id, index, outcomes[-1] if outcomes else None)
+            if outcome is None:
+                return
+            outcomes.append(outcome)
+        if outcomes:
+            _or_park(lambda: body.finish(job_id, outcomes))
+
+
+def _or_park(call: Callable[[], Value]) -> Value:
+    """The call's value; when the worker is shutting down instead, stop this thread for good.
+
+    Returning or raising would record an outcome of the step or the workflow. The process is about
+    to exit; until then the entry stays pending, so that recovery finds it.
+    """
+    try:
+        return call()
+    except Interrupted:
+        threading.Event().wait()
+        raise
 
 
 def _library_url(url: str) -> str:

@@ -1,7 +1,8 @@
 """A worker process: owns one device, takes one job at a time, looks after workers that died.
 
 Knows neither HTTP nor what pipelines do. Started by the supervisor as
-`python -m service.jobs.worker DEVICE`; SIGTERM drains, SIGKILL at any moment loses nothing.
+`python -m service.jobs.worker DEVICE [RUNNER_MODULE]`. SIGTERM drains; SIGKILL at any moment loses
+nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ PAYLOAD_GRACE_SECONDS = 3600.0
 class Worker:
     """run() until SIGTERM; everything else happens in its ticks and the engine's threads."""
 
-    def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(
+        self, settings: Settings, device: str, runner_module: str = "service.jobs.runner"
+    ) -> None:
         self._settings = settings
         self._device = device
         url = settings.effective_queue_url
@@ -56,7 +59,7 @@ class Worker:
         workdir = settings.data_dir.absolute() / "work" / re.sub(r"[^\w.#-]", "_", self._id)
         shutil.rmtree(workdir, ignore_errors=True)  # ours alone: the claim proves it
         workdir.mkdir(parents=True)
-        self._host = RunnerHost(device)
+        self._host = RunnerHost(device, runner_module)
         self._execution = Execution(
             settings, self._id, self._ledger, self._store, self._host, workdir
         )
@@ -142,7 +145,7 @@ class Worker:
 def main() -> None:
     settings, device = read_settings(), sys.argv[1]
     configure_logs(settings, process="worker", device=device)
-    Worker(settings, device).run()
+    Worker(settings, *sys.argv[1:]).run()
     # Threads of the queue library may be parked on interrupted jobs: leave without joining them.
     sys.stderr.flush()
     os._exit(0)

@@ -1,0 +1,153 @@
+"""The queue without a worker: submitting, replaying, paging, limits, what the database guards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from service.errors import Conflict, IdempotencyConflict, InvalidRequest, NotFound, QueueFull
+from service.jobs import database
+from service.jobs.ledger import Ledger
+from service.jobs.queue import JobQueue, new_job_id
+from service.jobs.records import JobError, Progress
+from service.jobs.states import FINAL, TRANSITIONS, JobState, sources
+from service.settings import Settings
+
+
+def test_every_state_but_the_final_ones_leads_somewhere():
+    assert set(TRANSITIONS) == set(JobState)
+    dead_ends = {state for state, targets in TRANSITIONS.items() if not targets}
+    assert dead_ends <= FINAL
+    assert JobState.EXPIRED in TRANSITIONS[JobState.SUCCEEDED]
+    assert sources(JobState.SUCCEEDED) == (JobState.RUNNING,)
+
+
+def test_job_ids_sort_by_time_and_are_version_7():
+    ids = []
+    for _ in range(3):
+        ids.append(new_job_id())
+        time.sleep(0.002)
+    assert ids == sorted(ids)
+    assert all(text[14] == "7" and text[19] in "89ab" for text in ids)
+
+
+def test_the_same_key_and_request_is_one_job(bench):
+    first = bench.submit("copy", key="k")
+    again = bench.submit("copy", key="k")
+    assert again.id == first.id
+    assert bench.queue.counts()[JobState.QUEUED] == 1
+
+
+def test_the_same_key_with_another_request_is_refused(bench):
+    first = bench.submit("copy", key="k")
+    with pytest.raises(IdempotencyConflict, match=first.id):
+        bench.submit("copy", key="k", content=b"other")
+
+
+def test_one_key_from_many_processes_at_once_is_one_job(bench):
+    queues = [JobQueue(bench.settings, bench.store) for _ in range(4)]
+    found: list[str] = []
+    template = bench.submit("copy", key="other")
+
+    def submit(queue: JobQueue) -> None:
+        from service.jobs.records import NewJob
+
+        new = NewJob("rehearsal", template.steps, template.inputs, idempotency_key="same")
+        found.append(queue.submit(new)[0].id)
+
+    threads = [threading.Thread(target=submit, args=(queue,)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for queue in queues:
+        queue.close()
+    assert len(found) == 4 and len(set(found)) == 1
+
+
+def test_a_full_queue_refuses_with_its_limit(tmp_path, bench):
+    full = JobQueue(replace(bench.settings, max_queued=1), bench.store)
+    job = bench.submit("copy")
+    from service.jobs.records import NewJob
+
+    with pytest.raises(QueueFull, match="limit is 1"):
+        full.submit(NewJob("rehearsal", job.steps, job.inputs))
+    full.close()
+
+
+def test_pages_cover_every_job_once_newest_first(bench):
+    ids = [bench.submit("copy").id for _ in range(7)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page, cursor = bench.queue.page(limit=3, after=cursor)
+        seen += [job.id for job in page]
+        if cursor is None:
+            break
+    assert seen == ids[::-1]
+    with pytest.raises(InvalidRequest, match="bogus"):
+        bench.queue.page(after="bogus")
+
+
+def test_a_job_that_ended_cannot_be_cancelled(bench):
+    job = bench.submit("copy")
+    bench.queue.cancel(job.id)
+    with pytest.raises(Conflict, match="cancelled"):
+        bench.queue.cancel(job.id)
+    with pytest.raises(NotFound):
+        bench.queue.cancel("no-such-job")
+
+
+@pytest.fixture
+def ledger(bench):
+    engine = database.create_engine(bench.settings.effective_queue_url)
+    yield Ledger(engine)
+    engine.dispose()
+
+
+def test_an_outdated_attempt_cannot_publish_over_its_successor(bench, ledger):
+    job = bench.submit("copy")
+    old = ledger.begin_attempt(job.id, "a")
+    new = ledger.begin_attempt(job.id, "b")
+    assert not ledger.publish(job.id, old, [], {"by": "old"}, 60)
+    assert ledger.progress(job.id, old, Progress("late", 0.9)) is None
+    assert ledger.publish(job.id, new, [], {"by": "new"}, 60)
+    assert not ledger.publish(job.id, new, [], {"by": "again"}, 60)
+    assert ledger.get(job.id).report == {"by": "new"}
+    assert [item.outcome for item in ledger.attempts(job.id)] == ["crashed", ""]
+
+
+def test_a_result_expires_and_its_payload_is_collected(bench, ledger):
+    job = bench.submit("copy", content=b"short-lived")
+    kept = bench.submit("copy", content=b"kept")
+    attempt = ledger.begin_attempt(job.id, "a")
+    ledger.publish(job.id, attempt, job.inputs, {}, ttl_seconds=-1)
+    assert ledger.expire() == 1
+    assert ledger.get(job.id).state is JobState.EXPIRED
+    removed = bench.store.collect(ledger.referenced_payloads(), min_age_seconds=-1)
+    assert removed == 1
+    assert not bench.store.exists(job.inputs[0].sha256)
+    assert bench.store.exists(kept.inputs[0].sha256)
+
+
+def test_a_failed_jobs_error_survives_the_database(bench, ledger):
+    job = bench.submit("copy")
+    error = JobError("code", "message", "next", user_fault=True)
+    assert ledger.fail(job.id, error, 60)
+    assert bench.queue.get(job.id).error == error
+
+
+def test_a_database_of_another_release_is_refused(tmp_path):
+    from service.errors import NotReady
+
+    settings = Settings(data_dir=tmp_path)
+    database.prepare(settings.effective_queue_url)
+    engine = database.create_engine(settings.effective_queue_url)
+    with engine.begin() as connection:
+        connection.execute(database.schema.update().values(version=99))
+    engine.dispose()
+    with pytest.raises(NotReady, match="99"):
+        database.prepare(settings.effective_queue_url)
