@@ -15,19 +15,24 @@ MeshFormat = Literal["glb", "obj", "ply", "stl"]
 
 
 class EmbeddedOptions(BaseModel):
-    """Options of the embedded pipeline: silhouettes to a closed, textured mesh."""
+    """Options of the embedded pipeline: silhouettes to a closed, textured mesh, no weights, no GPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     formats: Annotated[
         tuple[MeshFormat, ...],
-        Field(min_length=1, description="Files to write; the first is the main result."),
+        Field(
+            min_length=1,
+            description="Files to write; the first is the main result. obj comes as a ZIP of .obj, .mtl "
+            "and texture; ply carries vertex colours; stl is shape alone.",
+        ),
     ] = ("glb",)
     azimuth: Annotated[
         tuple[Degrees, ...] | None,
         Field(
-            description="One angle per image, degrees: 0 front, 90 the object's left side "
-            "(camera at +X), 180 back. Several images without it are labelled by a guess, and the result says so."
+            description="One angle per image, degrees: 0 front, 90 the object's left side (camera at "
+            "+X), 180 back. Without it, several images are labelled by the words front, left, back, "
+            "right in their file names, else by a guess, and the result says so.",
         ),
     ] = None
     elevation: Annotated[
@@ -39,11 +44,12 @@ class EmbeddedOptions(BaseModel):
         Field(
             ge=0,
             le=120,
-            description="Vertical field of view of the camera, degrees; 0 is orthographic.",
+            description="Field of view across the image's longer side, degrees; 0 is orthographic. Level "
+            "views at right angles are always taken as orthographic.",
         ),
     ] = 30.0
     resolution: Annotated[
-        Literal[128, 192, 256], Field(description="Cells along the longest side of the grid.")
+        Literal[128, 192, 256], Field(description="Cells along the longest side of the object.")
     ] = 192
     faces: Annotated[
         int, Field(ge=500, le=500_000, description="Face budget of the simplified mesh.")
@@ -51,4 +57,10 @@ class EmbeddedOptions(BaseModel):
     texture_size: Annotated[
         Literal[1024, 2048], Field(description="Side of the square texture, pixels.")
     ] = 1024
+    texture_format: Annotated[
+        Literal["jpeg", "png"],
+        Field(
+            description="Texture inside the file: jpeg (quality 92, no chroma subsampling) or lossless png."
+        ),
+    ] = "jpeg"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of every random choice.")] = 0

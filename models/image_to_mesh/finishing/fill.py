@@ -1,0 +1,50 @@
+"""Fill the unknown part of an image from its known part: nearest colour close by, diffused farther out.
+
+Knows nothing of what the pixels show.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Array = npt.NDArray[np.float32]
+
+
+def diffuse(colours: Array, weight: Array) -> Array:  # (H, W, 3), (H, W) >= 0 -> (H, W, 3)
+    """Pull-push: average down a pyramid until everything is covered, then blend back up.
+
+    Pixels of weight 1 keep their colour; pixels of weight 0 get a smooth blend of their surroundings.
+    Gortler et al., The Lumigraph, 1996, section 3.4.2.
+    """
+    levels = [np.concatenate([colours * weight[..., None], weight[..., None]], axis=2)]
+    while min(levels[-1].shape[:2]) > 1:
+        height, width = levels[-1].shape[:2]
+        smaller = cv2.resize(
+            levels[-1], ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA
+        )
+        # Coverage saturates: a quarter-covered cell already knows its colour.
+        scale = np.minimum(1.0, 4.0 * smaller[..., 3:]) / np.maximum(smaller[..., 3:], 1e-9)
+        levels.append(smaller * scale)
+    filled = levels[-1][..., :3] / np.maximum(levels[-1][..., 3:], 1e-9)
+    for level in reversed(levels[:-1]):
+        height, width = level.shape[:2]
+        # Cubic, not linear: linear leaves the pyramid's squares visible in large fills.
+        wide = cv2.resize(
+            filled.reshape(*filled.shape[:2], 3), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        known = np.minimum(level[..., 3:], 1.0)
+        filled = level[..., :3] + (1.0 - known) * wide
+    return np.clip(filled, 0, 1).astype(np.float32)
+
+
+def fill_nearest(colours: Array, known: npt.NDArray[np.bool_]) -> Array:  # (H, W, 3), (H, W)
+    """Every unknown pixel takes the colour of the nearest known one."""
+    if known.all() or not known.any():
+        return colours
+    rows, columns = ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True
+    )
+    return np.ascontiguousarray(colours[rows, columns])
