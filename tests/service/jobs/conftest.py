@@ -99,7 +99,21 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(Settings(data_dir=tmp_path / "data", drain_seconds=0.5, cancel_grace_seconds=0.5))
-    yield bench
-    bench.close()
+def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """`make_bench(queue_url=…)`: benches closed at the test's end."""
+    made: list[Bench] = []
+
+    def make(**settings: object) -> Bench:
+        defaults = {"data_dir": tmp_path / "data", "drain_seconds": 0.5}
+        chosen = {**defaults, "cancel_grace_seconds": 0.5, **settings}
+        made.append(Bench(Settings(**chosen)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
