@@ -19,6 +19,7 @@ import click
 from models.context import InputFile, PipelineError
 from service.cli.options import ENTRY, PipelineCommand, given
 from service.cli.progress import show_progress
+from service.cli.refused import Refused
 from service.cli.targets import OPEN_WITH, Target, parse_target
 from service.cli.work import Done, Work, run_here, run_there
 
@@ -42,7 +43,13 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command("mesh", cls=PipelineCommand, task="mesh", hidden_options=["formats"])
+@click.command(
+    "mesh",
+    cls=PipelineCommand,
+    task="mesh",
+    hidden_options=["formats"],  # the ending of the output says it
+    short_help="Image(s) of one object to a textured mesh.",
+)
 @click.argument("images", nargs=-1, required=True, type=SOURCE, metavar="IMAGE...")
 @click.option(
     "--output", "-o", "outputs", multiple=True, metavar="FILE",
@@ -64,7 +71,9 @@ def mesh(
     _convert(ctx, images, outputs or (stem,), **rest)
 
 
-@click.command("sog", cls=PipelineCommand, task="splat")
+@click.command(
+    "sog", cls=PipelineCommand, task="splat", short_help="A Gaussian splat to a SOG bundle."
+)
 @click.argument("source", type=SOURCE, metavar="IN")
 @click.argument("output", required=False, metavar="[OUT]")
 @_common
@@ -98,7 +107,7 @@ def _convert(
     entry: PipelineEntry = ctx.meta[ENTRY]
     targets = _targets(entry, outputs, overwrite)
     if as_json and any(target.path is None for target in targets):
-        raise click.UsageError("--json and a result on stdout exclude each other.")
+        raise Refused("--json and a result on stdout exclude each other.")
     values = given(options)
     if "formats" in entry.options.model_fields:
         values["formats"] = [target.format for target in targets]
@@ -130,7 +139,7 @@ def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> l
     formats = [name.split(".")[1] for name in entry.artifacts]
     targets = [parse_target(text, formats, formats[0]) for text in outputs]
     if len({target.format for target in targets}) < len(targets):
-        raise click.UsageError("Two outputs have the same format; name each format once.")
+        raise Refused("Two outputs have the same format; name each format once.")
     for target in targets:
         target.check(overwrite)
     return targets
@@ -140,11 +149,11 @@ def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> lis
     """The files as the pipeline takes them; stdin is first written to the scratch folder."""
     fewest, most = entry.inputs
     if not fewest <= len(sources) <= most:
-        raise click.UsageError(
+        raise Refused(
             f"{len(sources)} files given; pipeline {entry.name} takes {fewest} to {most}."
         )
     if list(sources).count(Path("-")) > 1:
-        raise click.UsageError("`-` reads stdin and may stand only once.")
+        raise Refused("`-` reads stdin and may stand only once.")
     inputs = []
     for source in sources:
         if source == Path("-"):
@@ -152,7 +161,7 @@ def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> lis
             with source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
             if not source.stat().st_size:
-                raise click.UsageError("`-` reads stdin, which was empty.")
+                raise Refused("`-` reads stdin, which was empty.")
         inputs.append(InputFile(source, source.name))
     return inputs
 

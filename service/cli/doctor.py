@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check this installation and machine.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--quick", is_flag=True, help="Do not try to import every package.")
 def doctor(as_json: bool, quick: bool) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.progress import show_progress
+from service.cli.refused import Refused
 
 if TYPE_CHECKING:
     from service.client import Client, Job
@@ -118,7 +119,7 @@ def download(
         if target.is_dir():
             target = target / Path(job.artifact(name)["name"]).name
         if target.exists() and not overwrite:
-            raise click.UsageError(f"{target} exists; add -w to overwrite it.")
+            raise Refused(f"{target} exists; add -w to overwrite it.")
         path = client.download(job, target, name)
     click.echo(json.dumps({"path": str(path)}) if as_json else str(path))
 
@@ -130,8 +131,9 @@ def _service(url: str | None) -> Iterator[Client]:
 
     address = url or read_settings().server
     if not address.startswith(("http://", "https://")):
-        raise click.UsageError(f"--server is {address!r}; it must begin with http:// or https://.")
-    with Client(address) as client:
+        raise Refused(f"--server is {address!r}; it must begin with http:// or https://.")
+    # Someone is waiting at the prompt: fewer second tries than a program would make.
+    with Client(address, retries=1) as client:
         yield client
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from service.pipelines import PipelineEntry
 
+NOUNS = {"integer": "INTEGER", "number": "NUMBER"}
 ENTRY = f"{PREFIX.lower()}entry"
 
 
@@ -113,10 +114,10 @@ def _option(name: str, schema: Mapping[str, Any]) -> click.Option:
         text += f"  [default: {shown}]"
     if core.get("type") == "boolean":
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
-    return click.Option(
-        [flag], type=_type(core.get("items", {}) if multiple else core), multiple=multiple,
-        help=text,
-    )  # fmt: skip
+    item = core.get("items", {}) if multiple else core
+    kind = _type(item)
+    metavar = None if isinstance(kind, OneOf) else NOUNS.get(item.get("type", ""), "TEXT")
+    return click.Option([flag], type=kind, multiple=multiple, metavar=metavar, help=text)
 
 
 def _type(schema: Mapping[str, Any]) -> click.ParamType:  # type: ignore[type-arg]

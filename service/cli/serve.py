@@ -12,6 +12,7 @@ import click
 
 from service.settings import PREFIX, SettingError, Settings, read_settings
 
+NOUNS = {"int": "integer", "float": "number", "Path": "path"}
 NOT_FOR_SERVING = frozenset({"server"})
 
 
@@ -19,7 +20,7 @@ class SettingValue(click.ParamType):  # type: ignore[type-arg] # generic only in
     """A setting's own parser, as click wants it: the same refusal as in the environment."""
 
     def __init__(self, setting: Field[Any]) -> None:
-        self.name = setting.metadata["unit"] or str(setting.type).lower()
+        self.name = setting.metadata["unit"] or NOUNS.get(str(setting.type), "text")
         self._parse = setting.metadata["parse"]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -43,7 +44,7 @@ def _setting_options() -> list[click.Parameter]:
     ]
 
 
-@click.command("serve", params=_setting_options())
+@click.command("serve", short_help="Serve both pipelines over HTTP.")
 @click.option(
     "--role",
     type=click.Choice(["all", "api", "worker"]),
@@ -57,6 +58,9 @@ def serve(role: str, **values: Any) -> int:
     from service.jobs.supervisor import run
 
     return run(settings, role, on_listening=lambda url: click.echo(_welcome(url), err=True))
+
+
+serve.params += _setting_options()
 
 
 def _welcome(url: str) -> str:

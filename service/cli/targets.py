@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import click
-
 from models.context import Artifact
+from service.cli.refused import Refused
 
 OPEN_WITH = {
     "glb": "Blender (File > Import > glTF 2.0) or any glTF viewer",
@@ -39,20 +38,20 @@ class Target:
         """Refuse, before any work is done, what could not be written after it."""
         if self.path is None:
             if sys.stdout.isatty():
-                raise click.UsageError(
+                raise Refused(
                     "The result is binary and stdout is a terminal; name a file or use a pipe."
                 )
             return
         folder = self.path.parent
         if not folder.is_dir():
-            raise click.UsageError(f"{self.path}: the folder {folder} does not exist.")
+            raise Refused(f"{self.path}: the folder {folder} does not exist.")
         if not os.access(folder, os.W_OK):
-            raise click.UsageError(f"{self.path}: the folder {folder} is not writable.")
+            raise Refused(f"{self.path}: the folder {folder} is not writable.")
         if self.path.is_dir():
-            raise click.UsageError(f"{self.path} is a folder; name a file in it.")
+            raise Refused(f"{self.path} is a folder; name a file in it.")
         for path in (self.path, *_companions(self.path)):
             if path.exists() and not overwrite:
-                raise click.UsageError(f"{path} exists; add -w to overwrite it.")
+                raise Refused(f"{path} exists; add -w to overwrite it.")
 
     def write(self, artifact: Artifact) -> list[Path]:
         """Put the artifact in its place; returns the files written, the main one first."""
@@ -76,7 +75,7 @@ def parse_target(text: str, formats: Sequence[str], default: str) -> Target:
         if Path(text).name.lower().endswith(endings):
             return Target(Path(text), form)
     allowed = ", ".join(f".{form}" for form in formats)
-    raise click.UsageError(f"{text}: the format follows the ending, one of {allowed}.")
+    raise Refused(f"{text}: the format follows the ending, one of {allowed}.")
 
 
 def _companions(path: Path) -> tuple[Path, ...]:
