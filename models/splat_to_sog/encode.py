@@ -137,7 +137,7 @@ def _better_labels(
     rows: NDArray[np.float32], palette: Palette, coded: NDArray[np.float32]
 ) -> NDArray[np.intp]:
     """Labels against the coded entries; a row keeps its own where the search finds none closer."""
-    found = relabel(rows, palette, coded)
+    found = relabel(rows, coded)
     old = ((rows - coded[palette.labels]) ** 2).sum(axis=1)
     new = ((rows - coded[found]) ** 2).sum(axis=1)
     return np.where(new < old, found, palette.labels)

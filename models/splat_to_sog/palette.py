@@ -4,23 +4,29 @@ Does not know splats or textures: rows in, entries and labels out. Seeded k-mean
 (about sqrt(size) cells, then entries inside each cell), so that the work grows with N sqrt(size)
 and not with N size; entries are then settled across the borders of neighbouring cells. A scene
 with no more distinct vectors than entries is kept exactly.
+
+The work is spread over threads here and not inside BLAS, which runs with one: the products are
+small, and their sums must not depend on how many cores a machine has.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from models.splat_to_sog.layout import MAX_PALETTE
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.intp]
 
-CHUNK_FLOATS = 1 << 21  # distances held at once: 8 MB stay near the cache
+CHUNK_FLOATS = 1 << 19  # distances a thread holds at once: 2 MB stay in its cache
 ITERATIONS = 10
 SETTLE_ITERATIONS = 2
 NEIGHBOURS = 6  # cells searched for a row's entry: its own and the nearest others
@@ -56,23 +62,23 @@ def build_palette(
     distinct, inverse, counts = unique_rows(rows)
     if len(distinct) <= size:
         return Palette(distinct, inverse)
-    rng = np.random.default_rng(seed)
     weights = counts.astype(np.float64)
-    if size <= FLAT_SIZE:
-        entries, labels = k_means(distinct, weights, size, rng, on_step=on_step)
-    else:
-        entries, labels = _two_level(distinct, weights, size, rng, on_step)
+    with threadpool_limits(1, "blas"), _threads() as pool:
+        if size <= FLAT_SIZE:
+            rng = np.random.default_rng(seed)
+            entries, labels = k_means(distinct, weights, size, rng, pool, on_step=on_step)
+        else:
+            entries, labels = _two_level(distinct, weights, size, seed, pool, on_step)
     return _without_unused(entries, labels[inverse])
 
 
-def relabel(rows: Float32, palette: Palette, entries: Float32) -> Labels:
-    """Nearest of `entries` ([P, D], the palette's own after coding) for each row, searched among
-    the entries closest to its present one: [N]."""
-    size = len(entries)
-    if size <= FLAT_SIZE:
-        return nearest(rows, entries)[0]
-    cells = _cells_of(entries)
-    return _nearest_by_cells(rows, entries, cells)
+def relabel(rows: Float32, entries: Float32) -> Labels:
+    """Nearest of `entries` ([P, D]) for each row: [N]. Exact up to 256 entries; above, among those
+    of the cells closest to the row, which misses about one in a hundred by a little."""
+    with threadpool_limits(1, "blas"), _threads() as pool:
+        if len(entries) <= FLAT_SIZE:
+            return nearest(rows, entries, pool)[0]
+        return _nearest_by_cells(rows, entries, pool)
 
 
 def unique_rows(rows: Float32) -> tuple[Float32, Labels, Labels]:
@@ -98,19 +104,36 @@ def unique_rows(rows: Float32) -> tuple[Float32, Labels, Labels]:
     return rows[first[appearance]], rank[inverse.ravel()], counts[appearance]
 
 
-def nearest(rows: Float32, entries: Float32) -> tuple[Labels, Float32]:
+def nearest(
+    rows: Float32, entries: Float32, pool: Executor | None = None
+) -> tuple[Labels, Float32]:
     """(nearest entry, its squared distance) of each row, by chunked matrix products."""
     half = (entries**2).sum(axis=1) / 2  # [K]; |x-e|^2 = |x|^2 - 2 (x.e - |e|^2 / 2)
     labels = np.empty(len(rows), np.intp)
     score = np.empty(len(rows), np.float32)
     step = max(1, CHUNK_FLOATS // len(entries))
-    for start in range(0, len(rows), step):
+
+    def one(start: int) -> None:
         products = rows[start : start + step] @ entries.T
         products -= half
         chosen = products.argmax(axis=1)
         labels[start : start + step] = chosen
         score[start : start + step] = products[np.arange(len(chosen)), chosen]
+
+    _each(one, range(0, len(rows), step), pool)
     return labels, np.maximum((rows**2).sum(axis=1) - 2 * score, 0)
+
+
+def _threads() -> ThreadPoolExecutor:
+    """One thread for each core this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux; elsewhere every core
+    return ThreadPoolExecutor(len(affinity(0)) if affinity else os.cpu_count())
+
+
+def _each(function: Callable[[int], None], items: range, pool: Executor | None) -> None:
+    """function(item) for every item; each writes to a place of its own."""
+    for _ in map(function, items) if pool is None else pool.map(function, items):
+        pass
 
 
 def nearest_reference(rows: Float32, entries: Float32) -> Labels:
@@ -125,6 +148,7 @@ def k_means(
     weights: NDArray[np.float64],  # [N] how often each row counts
     size: int,  # 1..N
     rng: np.random.Generator,
+    pool: Executor | None = None,
     iterations: int = ITERATIONS,
     on_step: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Float32, Labels]:
@@ -135,13 +159,13 @@ def k_means(
     if size >= len(rows):
         return rows.copy(), np.arange(len(rows))
     entries = rows[np.sort(rng.choice(len(rows), size, replace=False))]
-    labels, distances = nearest(rows, entries)
+    labels, distances = nearest(rows, entries, pool)
     for iteration in range(iterations):
         on_step(iteration / iterations)
         entries = centroids(rows, weights, labels, entries)
         _repair_empty(entries, labels, rows, distances * weights)
         previous = labels
-        labels, distances = nearest(rows, entries)
+        labels, distances = nearest(rows, entries, pool)
         if np.array_equal(labels, previous):
             break
     return entries, labels
@@ -175,15 +199,21 @@ def _two_level(
     rows: Float32,
     weights: NDArray[np.float64],
     size: int,
-    rng: np.random.Generator,
+    seed: int,
+    pool: Executor,
     on_step: Callable[[float], None],
 ) -> tuple[Float32, Labels]:
+    # 1. cells: a coarse k-means on a sample
+    rng = np.random.default_rng(seed)
     cells = max(2, int(math.sqrt(size)))
     sample = rng.choice(len(rows), min(len(rows), SAMPLE_PER_CELL * cells), replace=False)
     sample.sort()
-    coarse, _ = k_means(rows[sample], weights[sample], cells, rng)
-    cell_of, distances = nearest(rows, coarse)
+    coarse, _ = k_means(rows[sample], weights[sample], cells, rng, pool)
+    cell_of, distances = nearest(rows, coarse, pool)
     members = _members(cell_of, cells)
+    on_step(0.1)
+
+    # 2. entries inside each cell, as many as it deserves
     shares = _share_out(
         size,
         np.array([len(m) for m in members]),
@@ -191,19 +221,27 @@ def _two_level(
         np.bincount(cell_of, weights, minlength=cells).astype(np.float64),
         rows.shape[1],
     )
+
+    def entries_of(cell: int) -> Float32:
+        member = members[cell]
+        own = np.random.default_rng([seed, cell])  # whichever thread comes first
+        return k_means(rows[member], weights[member], int(shares[cell]), own)[0]
+
+    filled = np.flatnonzero(shares).tolist()
     fine = []
-    for cell, member in enumerate(members):
-        on_step(0.1 + 0.6 * cell / cells)
-        if shares[cell]:
-            fine.append(k_means(rows[member], weights[member], int(shares[cell]), rng)[0])
+    for done, part in enumerate(pool.map(entries_of, filled)):
+        on_step(0.1 + 0.6 * done / len(filled))
+        fine.append(part)
     entries = np.concatenate(fine)
-    labels = _nearest_by_cells(rows, entries, _cells_of(entries))
+
+    # 3. settle entries across the borders of cells; the labels are those of the last entries
+    labels = _nearest_by_cells(rows, entries, pool)
     for iteration in range(SETTLE_ITERATIONS):
         on_step(0.7 + 0.3 * iteration / SETTLE_ITERATIONS)
         entries = centroids(rows, weights, labels, entries)
         error = ((rows - entries[labels]) ** 2).sum(axis=1) * weights
         _repair_empty(entries, labels, rows, error)
-        labels = _nearest_by_cells(rows, entries, _cells_of(entries))
+        labels = _nearest_by_cells(rows, entries, pool)
     return entries, labels
 
 
@@ -232,43 +270,44 @@ def _share_out(
     return shares
 
 
-def _cells_of(entries: Float32) -> tuple[Float32, list[Labels]]:
-    """Groups of neighbouring entries: (centres [C, D], the entries of each)."""
+def _nearest_by_cells(rows: Float32, entries: Float32, pool: Executor) -> Labels:
+    """Nearest entry of each row among those in the NEIGHBOURS cells closest to it."""
     count = max(2, int(math.sqrt(len(entries))))
     rng = np.random.default_rng(len(entries))
-    centres, labels = k_means(entries, np.ones(len(entries)), count, rng, iterations=3)
-    return centres, _members(labels, len(centres))
+    centres, cell_of = k_means(entries, np.ones(len(entries)), count, rng, pool, iterations=3)
+    members = _members(cell_of, count)
+    asked = _closest_cells(rows, centres, min(NEIGHBOURS, count), pool)
 
+    def one(cell: int) -> tuple[Labels, Float32]:
+        return nearest(rows[asked[cell]], entries[members[cell]])
 
-def _nearest_by_cells(
-    rows: Float32, entries: Float32, cells: tuple[Float32, list[Labels]]
-) -> Labels:
-    """Nearest entry of each row among those of the NEIGHBOURS cells closest to it."""
-    centres, members = cells
-    reach = min(NEIGHBOURS, len(centres))
-    half = (centres**2).sum(axis=1) / 2
-    close = np.empty((len(rows), reach), np.int32)
-    step = max(1, CHUNK_FLOATS // len(centres))
-    for start in range(0, len(rows), step):
-        products = half - rows[start : start + step] @ centres.T
-        close[start : start + step] = np.argpartition(products, reach - 1, axis=1)[:, :reach]
     best = np.full(len(rows), np.inf, np.float32)
     labels = np.zeros(len(rows), np.intp)
-    flat = close.ravel()
-    order = np.argsort(flat, kind="stable")
-    bounds = np.searchsorted(flat[order], np.arange(len(centres) + 1))
-    for cell, candidates in enumerate(members):
-        asked = order[bounds[cell] : bounds[cell + 1]] // reach
-        if not (len(asked) and len(candidates)):
-            continue
-        local, distance = nearest(rows[asked], entries[candidates])
-        closer = distance < best[asked]
-        best[asked[closer]] = distance[closer]
-        labels[asked[closer]] = candidates[local[closer]]
+    filled = [cell for cell in range(count) if len(asked[cell]) and len(members[cell])]
+    for cell, (local, distance) in zip(filled, pool.map(one, filled), strict=True):
+        closer = distance < best[asked[cell]]
+        row = asked[cell][closer]
+        best[row] = distance[closer]
+        labels[row] = members[cell][local[closer]]
     return labels
 
 
-def _members(labels: Labels, count: int) -> list[Labels]:
+def _closest_cells(
+    rows: Float32, centres: Float32, reach: int, pool: Executor
+) -> list[Labels]:  # for each centre: the rows that have it among their `reach` closest
+    half = (centres**2).sum(axis=1) / 2
+    close = np.empty((len(rows), reach), np.int32)
+    step = max(1, CHUNK_FLOATS // len(centres))
+
+    def one(start: int) -> None:
+        products = half - rows[start : start + step] @ centres.T
+        close[start : start + step] = np.argpartition(products, reach - 1, axis=1)[:, :reach]
+
+    _each(one, range(0, len(rows), step), pool)
+    return [pairs // reach for pairs in _members(close.ravel(), len(centres))]
+
+
+def _members(labels: NDArray[np.integer], count: int) -> list[Labels]:
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, count)))
 

@@ -130,7 +130,7 @@ def _check_encodable(cleaned: Cleaned, name: str, read_count: int) -> None:
         raise InvalidInput(
             f"{name}: none of its {read_count} splats can be drawn ({reasons}).",
             code="splat_empty",
-            next_step="The training diverged or the export is broken: export an earlier checkpoint.",
+            next_step="The training diverged or the export is broken: export it again.",
         )
     if len(cleaned.splats) > layout.MAX_SPLATS:
         raise InvalidInput(
