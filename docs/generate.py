@@ -157,7 +157,7 @@ def raised_codes(folder: Path) -> Iterator[tuple[str, str]]:
                 continue
             for keyword in node.keywords:
                 if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    yield str(keyword.value.value), words(node.args[0])
+                    yield str(keyword.value.value), max(map(words, node.args), key=len)
 
 
 def words(node: ast.expr) -> str:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from models.context import Artifact
+from service.cli.files import obj_companions, place_copy, place_obj
 from service.cli.refused import Refused
 
 OPEN_WITH = {
@@ -34,6 +32,11 @@ class Target:
     path: Path | None
     format: str
 
+    @property
+    def is_loose_obj(self) -> bool:
+        """`.obj` is written as files that lie beside each other, `.obj.zip` as one."""
+        return self.path is not None and self.path.suffix.lower() == ".obj"
+
     def check(self, overwrite: bool) -> None:
         """Refuse, before any work is done, what could not be written after it."""
         if self.path is None:
@@ -49,7 +52,8 @@ class Target:
             raise Refused(f"{self.path}: the folder {folder} is not writable.")
         if self.path.is_dir():
             raise Refused(f"{self.path} is a folder; name a file in it.")
-        for path in (self.path, *_companions(self.path)):
+        companions = obj_companions(self.path).values() if self.is_loose_obj else ()
+        for path in (self.path, *companions):
             if path.exists() and not overwrite:
                 raise Refused(f"{path} exists; add -w to overwrite it.")
 
@@ -60,9 +64,9 @@ class Target:
                 shutil.copyfileobj(source, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return []
-        if _companions(self.path):
-            return _unpack(artifact.path, self.path)
-        _place(self.path, lambda file: _copy(artifact.path, file))
+        if self.is_loose_obj:
+            return place_obj(artifact.path, self.path)
+        place_copy(artifact.path, self.path)
         return [self.path]
 
 
@@ -76,55 +80,3 @@ def parse_target(text: str, formats: Sequence[str], default: str) -> Target:
             return Target(Path(text), form)
     allowed = ", ".join(f".{form}" for form in formats)
     raise Refused(f"{text}: the format follows the ending, one of {allowed}.")
-
-
-def _companions(path: Path) -> tuple[Path, ...]:
-    """An .obj is three files: beside it lie its material and its texture, under the same stem."""
-    if path.suffix.lower() != ".obj":
-        return ()
-    return path.with_suffix(".mtl"), path.with_suffix(".png")
-
-
-def _unpack(archive: Path, target: Path) -> list[Path]:
-    """The zipped .obj, .mtl and .png under the name the user chose, their references renamed.
-
-    The .obj comes last, so that it never names a file that is not there yet.
-    """
-    places = {path.suffix.lower(): path for path in (*reversed(_companions(target)), target)}
-    with zipfile.ZipFile(archive) as source:
-        members = {Path(name).suffix.lower(): name for name in source.namelist()}
-        written = []
-        for suffix, path in places.items():
-            if suffix in members:
-                lines = source.open(members[suffix])
-                _place(path, lambda file, lines=lines: _rename_references(lines, file, target))  # type: ignore[misc]
-                written.append(path)
-    return written[::-1]
-
-
-def _rename_references(source: BinaryIO, file: BinaryIO, target: Path) -> None:
-    """Copy, with `mtllib` and `map_…` lines pointing to the new names of their files."""
-    for line in source:
-        word = line.split(b" ", 1)[0]
-        if word == b"mtllib" or word.startswith(b"map_"):
-            suffix = ".mtl" if word == b"mtllib" else ".png"
-            line = word + b" " + os.fsencode(target.with_suffix(suffix).name) + b"\n"
-        file.write(line)
-
-
-def _copy(source: Path, file: BinaryIO) -> None:
-    with source.open("rb") as reader:
-        shutil.copyfileobj(reader, file, 1 << 20)
-
-
-def _place(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write beside the target, then rename: whoever looks sees the old file or the new one."""
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        with beside.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
