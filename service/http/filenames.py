@@ -35,7 +35,8 @@ def name_from_headers(x_filename: str | None, content_disposition: str | None) -
         return None
     if found := _EXTENDED.search(content_disposition):
         return unquote(found.group(1))
-    return parse_content_disposition(content_disposition)[2]
+    found_name: str | None = parse_content_disposition(content_disposition)[2]
+    return found_name
 
 
 def attachment(name: str) -> str:

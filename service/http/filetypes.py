@@ -13,7 +13,7 @@ HEAD_BYTES = 16  # enough for every signature below
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file: name for messages, media type, usual extension, signatures (offset, bytes)."""
+    """A kind of file: name for messages, media type, extension, signatures (offset, bytes)."""
 
     name: str
     media_type: str
@@ -68,12 +68,13 @@ def find_kind(head: bytes, kinds: tuple[FileKind, ...]) -> FileKind | None:
     return next((kind for kind in kinds if kind.matches(head)), None)
 
 
-def task_of(head: bytes) -> str | None:
-    """The task that takes such a file; None when none does."""
-    for task, kinds in TASK_KINDS.items():
-        if find_kind(head, kinds):
-            return task
-    return None
+def task_of(media_type: str) -> str:
+    """The task that takes files of this media type, one of TASK_KINDS'."""
+    return next(
+        task
+        for task, kinds in TASK_KINDS.items()
+        if any(kind.media_type == media_type for kind in kinds)
+    )
 
 
 def describe(head: bytes) -> str:

@@ -114,7 +114,9 @@ def _invalid_parameter(error: RequestValidationError) -> InvalidRequest:
         }
         for fault in error.errors()
     ]
-    lines = "; ".join(f"{fault['field']}={fault['value']!r}: {fault['message']}" for fault in faults)
+    lines = "; ".join(
+        f"{fault['field']}={fault['value']!r}: {fault['message']}" for fault in faults
+    )
     return InvalidRequest(
         f"Parameters are not valid: {lines}.",
         code="invalid_parameter",

@@ -5,17 +5,18 @@ Shared by /v1/jobs/<task>, the one-request endpoints and SageMaker's; knows none
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fastapi import Request
 
 from service.errors import InvalidRequest, InvalidUpload, PipelineUnavailable
-from service.http.filetypes import TASK_ACCEPTS, TASK_KINDS
+from service.http.body import UploadRules, check_headers, is_form
+from service.http.filetypes import TASK_ACCEPTS, TASK_KINDS, task_of
 from service.http.options import Texts, Wanted, read_wanted
 from service.http.parts import Parts, in_thread
 from service.http.problems import shown
-from service.http.uploads import Upload, UploadRules, check_headers, is_form, receive_upload
+from service.http.uploads import Upload, receive_upload
 from service.jobs.records import Job, NewJob, Step
 from service.pipelines import PIPELINES
 
@@ -30,22 +31,38 @@ class Submitted:
     created: bool
 
 
-async def submit(request: Request, parts: Parts, task: str) -> Submitted:
+async def submit(
+    request: Request,
+    parts: Parts,
+    *tasks: str,
+    attributes: Texts = (),
+    adjust: Callable[[Wanted], Wanted] = lambda wanted: wanted,
+) -> Submitted:
     """Read the request whole and queue its job.
+
+    tasks:      what the endpoint does; with several, the files' bytes decide
+    attributes: options from a header, beside the query and the form
+    adjust:     a last word on what is wanted, called as soon as that is known
 
     Raises InvalidRequest and its kin, NotFound, QueueFull, NotReady, InsufficientStorage.
     """
     # 1. What the headers and the query say, before a byte of the body is read.
     key = idempotency_key(request)
-    query: Texts = request.query_params.multi_items()
-    rules = rules_for(parts, task)
+    sources: dict[str, Texts] = {
+        "query": request.query_params.multi_items(),
+        "header": attributes,
+    }
+    rules = rules_for(parts, *tasks)
     check_headers(request, parts.store, rules)
-    wanted = None if is_form(request) else read_wanted(task, {"query": query})
+    wanted = None
+    if len(tasks) == 1 and not is_form(request):
+        wanted = adjust(read_wanted(tasks[0], sources))
 
     # 2. The body: files into the store, a form's fields beside the query.
     upload = await receive_upload(request, parts.store, rules)
     if wanted is None:
-        wanted = read_wanted(task, {"query": query, "form": upload.fields})
+        sources["form"] = upload.fields
+        wanted = adjust(read_wanted(_task(upload), sources))
 
     # 3. The job.
     return await enqueue(parts, wanted, upload, key)
@@ -62,6 +79,14 @@ async def enqueue(parts: Parts, wanted: Wanted, upload: Upload, key: str | None)
     step = Step(wanted.entry.name, wanted.entry.task, wanted.options)
     new = NewJob(wanted.entry.task, (step,), upload.files, wanted.priority, key)
     return Submitted(*await in_thread(parts.queue.submit, new))
+
+
+def _task(upload: Upload) -> str:
+    """The one task that takes all these files."""
+    tasks = {task_of(file.media_type) for file in upload.files}
+    if len(tasks) > 1:
+        raise InvalidUpload("The form mixes images and splats; send one or the other.")
+    return tasks.pop()
 
 
 def rules_for(parts: Parts, *tasks: str) -> UploadRules:
