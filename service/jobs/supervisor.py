@@ -19,6 +19,8 @@ from pathlib import Path
 
 import structlog
 
+from service.guard.checks import run_checks
+from service.guard.report import exit_code, summary, to_text
 from service.jobs.queue import JobQueue
 from service.logs import configure_logs
 from service.settings import SettingError, Settings, to_environment
@@ -27,6 +29,7 @@ from service.storage.artifacts import ArtifactStore
 log = structlog.get_logger("supervisor")
 
 BACKLOG = 2048
+REFUSED = 2
 TICK_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
@@ -50,7 +53,7 @@ class Child:
 def run(
     settings: Settings, role: str = "all", on_listening: Callable[[str], None] | None = None
 ) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status.
+    """Serve until SIGTERM or SIGINT; the exit status, 2 when the guard refuses this machine.
 
     role: "all", "api" (no workers) or "worker" (no API)
     on_listening: called with the URL once the port is open
@@ -59,10 +62,14 @@ def run(
     OSError when the port is taken.
     """
     configure_logs(settings, process="supervisor")
+    verdict = _guard(settings)
+    if verdict and settings.guard == "strict":
+        log.error("refused", reason=verdict, next_step="GUARD=serve starts anyway and answers 503")
+        return REFUSED
     listener = _listen(settings) if role != "worker" else None
     if listener is not None:
         settings = replace(settings, port=listener.getsockname()[1])
-    devices = find_devices(settings.devices) if role != "api" else []
+    devices = find_devices(settings.devices) if role != "api" and not verdict else []
     store = ArtifactStore(settings.effective_storage_url, settings.data_dir)
     queue = JobQueue(settings, store)
     queue.open()
@@ -73,11 +80,27 @@ def run(
     ]
     if listener is not None:
         fd = listener.fileno()
-        command = [sys.executable, "-m", "service.http.server", str(fd)]
+        command = [sys.executable, "-m", "service.http.server", str(fd), verdict]
         children.insert(0, Child("api", command, (fd,)))
         if on_listening is not None:
             on_listening(f"http://{settings.host}:{settings.port}")
     return Supervisor(settings, children).run()
+
+
+def _guard(settings: Settings) -> str:
+    """Why this machine cannot serve, in one line; empty when it can. Prints the report if not."""
+    if settings.guard == "off":
+        return ""
+    findings = run_checks(
+        data_dir=settings.data_dir,
+        min_free_bytes=settings.min_free_bytes,
+        port=None,  # opening it is the better check
+        devices=settings.devices,
+    )
+    if exit_code(findings) < REFUSED:
+        return ""
+    sys.stderr.write(to_text(findings) + "\n")
+    return summary(findings)
 
 
 def find_devices(wanted: str) -> list[str]:
