@@ -106,7 +106,7 @@ class ArtifactStore:
             obstore.put(self._store, _key(digest), payload.path)
             return digest
         target = self._folder / _key(digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(target.parent)
         if self._incoming.stat().st_dev == target.parent.stat().st_dev:
             os.replace(payload.path, target)
         else:
@@ -227,6 +227,15 @@ def _copy_then_rename(source: Path, target: Path) -> None:
         writer.flush()
         os.fsync(writer.fileno())
     os.replace(beside, target)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make `folder` and its parents; a new folder's name is durable only once its parent is."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _fsync_folder(folder.parent)
 
 
 def _fsync_folder(folder: Path) -> None:
