@@ -18,6 +18,7 @@ from service.http import (
     health,
     jobs,
     oneshot,
+    openapi,
     pipelines,
     problems,
     sagemaker,
@@ -92,9 +93,9 @@ def create_app(
     app.state.registry = metrics.registry
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(
-        app, [r for router in ROUTERS for r in router.routes if isinstance(r, APIRoute)]
-    )
+    routes = [route for router in ROUTERS for route in router.routes]
+    problems.install(app, [route for route in routes if isinstance(route, APIRoute)])
+    openapi.install(app)
     app.add_middleware(Envelope, metrics=metrics)  # inside Linger, added last
     app.add_middleware(Linger)
     return app

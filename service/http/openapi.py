@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
 from service.http.schemas import EXAMPLE_ID, JobView, Problem
 from service.jobs.records import Priority
 from service.pipelines import PIPELINES
@@ -98,6 +101,26 @@ EVENT_STREAM: Responses = {
     },
     204: {"description": "Nothing newer than Last-Event-ID will come."},
 }
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` know the problem document and nothing of the framework's errors."""
+
+    def build() -> Docs:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                license_info=app.license_info,
+                routes=app.routes,
+            )
+            schemas = document["components"]["schemas"]
+            schemas["Problem"] = Problem.model_json_schema()
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign]
 
 
 def submission_docs(task: str) -> Docs:
