@@ -134,7 +134,10 @@ def _harmonics(header: PlyHeader, n: int, name: str) -> NDArray[np.float32]:  # 
             "uchar f_rest_0 .. f_rest_8, _23 or _44",
         )
     bytes_ = header.records("sh").view(np.uint8).reshape(n, 3, count // 3)
-    return ((bytes_.astype(np.float32) / 256 - 0.5) * 8).astype(np.float32)
+    # Writers truncate, so a byte stands for the middle of its step; the ends stand for themselves.
+    fraction = (np.arange(256, dtype=np.float32) + 0.5) / 256
+    fraction[[0, 255]] = 0, 1
+    return ((fraction - 0.5) * 8).astype(np.float32)[bytes_]
 
 
 def _refuse(name: str, problem: str) -> InvalidInput:
