@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.context import InputFile, PipelineError
+from service.cli.address import ServiceAddress
 from service.cli.options import ENTRY, PipelineCommand, given
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
@@ -35,7 +36,9 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--quiet", "-q", is_flag=True, help="No progress, no hints."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
         click.option("--device", default="cpu", show_default=True, help="Where to run it."),
-        click.option("--server", metavar="URL", help="Let a service do the work."),
+        click.option(
+            "--server", type=ServiceAddress(), metavar="URL", help="Let a service do the work."
+        ),
         click.option("--overwrite", "-w", is_flag=True, help="Replace files that exist."),
         click.pass_context,
     ):

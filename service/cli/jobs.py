@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from service.cli.address import ServiceAddress
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
 
@@ -28,7 +29,10 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every verb here."""
     command = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(command)
     return click.option(
-        "--server", metavar="URL", help="The service; default: MESHPRESS_SERVER, or this machine's."
+        "--server",
+        type=ServiceAddress(),
+        metavar="URL",
+        help="The service; default: MESHPRESS_SERVER, or this machine's.",
     )(command)
 
 
@@ -129,9 +133,7 @@ def _service(url: str | None) -> Iterator[Client]:
     from service.client import Client
     from service.settings import read_settings
 
-    address = url or read_settings().server
-    if not address.startswith(("http://", "https://")):
-        raise Refused(f"--server is {address!r}; it must begin with http:// or https://.")
+    address = ServiceAddress().convert(url or read_settings().server, None, None)
     # Someone is waiting at the prompt: fewer second tries than a program would make.
     with Client(address, retries=1) as client:
         yield client

@@ -75,6 +75,8 @@ def describe(error: Exception) -> tuple[str, int]:
         return "Cancelled: nothing was written.", INTERRUPTED
     if isinstance(error, MeshpressError | PipelineError) or _from_client(error):
         message, next_step = getattr(error, "message", ""), getattr(error, "next_step", "")
+        if isinstance(error, InvalidOptions):
+            next_step = "--help lists every option with its range and default."
         line = f"Error: {_sentence(message)} {next_step}".rstrip()
         return line, USAGE if isinstance(error, InvalidOptions | NotFound) else FAILED
     if isinstance(error, SettingError):

@@ -16,8 +16,6 @@ import httpx
 from .connection import Connection
 from .errors import CorruptDownload, problem
 
-CHUNK_BYTES = 1 << 18
-
 
 def download(connection: Connection, url: str, artifact: Mapping[str, Any], target: Path) -> None:
     """Write the artifact's bytes to `target`, which is never half a file.
@@ -41,13 +39,16 @@ def download(connection: Connection, url: str, artifact: Mapping[str, Any], targ
 
 def _append(http: httpx.Client, url: str, part: Path, start: int) -> None:
     """Fetch from byte `start` on; a service that ignores ranges sends all, which replaces all."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Accept-Encoding": "identity"}  # ranges count the file's own bytes
+    if start:
+        headers["Range"] = f"bytes={start}-"
     with http.stream("GET", url, headers=headers) as response:
         if not response.is_success:
             response.read()
             raise problem(response)
         with part.open("ab" if response.status_code == 206 else "wb") as file:
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            # As they arrive: chunks of a size would be collected first, and lost with the connection.
+            for chunk in response.iter_bytes():
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
