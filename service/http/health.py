@@ -99,7 +99,7 @@ def _stopping(parts: Parts) -> CheckView:
 
 
 def check_guard(parts: Parts) -> str:
-    return parts.guard()
+    return parts.guard_reason
 
 
 def check_queue(parts: Parts) -> str:

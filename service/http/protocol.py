@@ -13,12 +13,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-LONGEST_HEAD_BYTES = 64 << 10
-HEAD_SECONDS = 20.0
-
 
 class LimitedProtocol(HttpToolsProtocol):
     """Counts the bytes and the seconds of each request's head (request line and headers)."""
+
+    longest_head_bytes = 64 << 10
+    head_seconds = 20.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +39,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > LONGEST_HEAD_BYTES:
+        if self._in_head and self._head_bytes > self.longest_head_bytes:
             self._refuse(431, "Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
@@ -55,7 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _start_timer(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(
-                HEAD_SECONDS, self._refuse, 408, "Request Timeout"
+                self.head_seconds, self._refuse, 408, "Request Timeout"
             )
 
     def _stop_timer(self) -> None:

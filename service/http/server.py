@@ -13,7 +13,6 @@ import socket
 import sys
 from types import FrameType
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -22,8 +21,6 @@ from service.http.protocol import LimitedProtocol
 from service.jobs.lifeline import follow_parent
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
-
-log = structlog.get_logger("api")
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
@@ -47,7 +44,7 @@ def run(settings: Settings, listener: socket.socket | None = None, verdict: str 
     listener: a bound, listening socket; without it one is opened at HOST and PORT
     verdict:  why the guard refused this machine; probes then answer 503 with it
     """
-    app = create_app(settings, guard=lambda: verdict)
+    app = create_app(settings, guard_reason=verdict)
     config = uvicorn.Config(
         app,
         host=settings.host,
