@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,33 @@ def shared() -> Callable[[str], Path]:
     return locate
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With REQUIRE_TOOLS=1 a skip for want of a tool is a failure; only a GPU may be missing."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("REQUIRE_TOOLS") == "1"
+        and not hasattr(report, "wasxfail")
+    ):
+        if item.get_closest_marker("gpu") is None:
+            report.outcome = "failed"
+    return report
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     return SAMPLES
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
