@@ -161,7 +161,9 @@ def _row(job: Job) -> tuple[str, ...]:
 
 
 def _note(job: Job) -> str:
-    """Where the job stands, in a word or two."""
+    """Where a job stands that has not ended, in a word or two."""
+    if job.finished:
+        return ""
     position = job.data.get("queue_position")
     if position:
         return f"number {position} in the queue"

@@ -19,6 +19,7 @@ from models.context import Artifact, Cancelled, InputFile, LocalContext
 from service.cli.progress import OnProgress
 
 if TYPE_CHECKING:
+    from service.client import Job
     from service.pipelines import PipelineEntry
 
 
@@ -84,8 +85,13 @@ def run_there(work: Work, url: str, folder: Path, on_progress: OnProgress) -> Do
             pipeline=work.entry.name,
             **work.options,
         )
+
+        def follow(current: Job) -> None:
+            stage, fraction, message = current.progress
+            on_progress(stage or current.state, fraction, message)
+
         try:
-            job = job.wait(on_progress=lambda current: on_progress(*current.progress))
+            job = job.wait(on_progress=follow)
         except KeyboardInterrupt:
             click.echo(f"Cancelling job {job.id} …", err=True)
             job.cancel()

@@ -47,7 +47,7 @@ def _append(http: httpx.Client, url: str, part: Path, start: int) -> None:
             response.read()
             raise problem(response)
         with part.open("ab" if response.status_code == 206 else "wb") as file:
-            # As they arrive: chunks of a size would be collected first, and lost with the connection.
+            # As they arrive: chunks of a fixed size are collected first, and lost on a break.
             for chunk in response.iter_bytes():
                 file.write(chunk)
             file.flush()
