@@ -53,7 +53,8 @@ class Ledger:
                 inputs=[asdict(file) for file in new.inputs],
                 priority=RANK[new.priority],
                 state=JobState.QUEUED,
-                created_at=time.time(),
+                # Microseconds, as a datetime has them: a cursor made of one finds this row.
+                created_at=round(time.time(), 6),
                 idempotency_key=new.idempotency_key,
                 fingerprint=fingerprint,
             )
