@@ -12,7 +12,7 @@ from pathlib import Path
 from service.guard.device import check_driver, check_torch, check_traps
 from service.guard.findings import Finding, warning
 from service.guard.installation import check_python, check_tree, check_version, requirements
-from service.guard.packages import check_imports, check_packages, parse
+from service.guard.packages import check_imports, check_packages, modules_of
 from service.guard.places import check_caches, check_data_dir, check_port, check_temporary
 
 Check = Callable[[], Iterable[Finding]]
@@ -46,7 +46,7 @@ def run_checks(
         "caches": check_caches,
     }
     if import_packages:
-        checks["imports"] = lambda: check_imports([parse(text).module for text in required])
+        checks["imports"] = lambda: check_imports(modules_of(required))
     if port:
         checks["port"] = lambda: check_port(host, port)
     return [finding for name, check in checks.items() for finding in guarded(name, check)]

@@ -52,6 +52,18 @@ def parse(text: str) -> Requirement:
     return Requirement(match[1], match[2].strip())
 
 
+def modules_of(required: Sequence[str]) -> list[str]:
+    """What to import of the requirements that are installed; the others have their finding."""
+    installed = []
+    for requirement in map(parse, required):
+        try:
+            importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        installed.append(requirement.module)
+    return installed
+
+
 def check_packages(required: Sequence[str]) -> Iterator[Finding]:
     """Each requirement is installed in a version it allows. Imports nothing."""
     for requirement in map(parse, required):
@@ -74,6 +86,8 @@ def check_packages(required: Sequence[str]) -> Iterator[Finding]:
 
 def check_imports(modules: Sequence[str]) -> Iterator[Finding]:
     """Each module imports, tried in one child process: a crash there does not end the guard."""
+    if not modules:
+        return
     command = [sys.executable, "-c", _IMPORT_ALL, *modules]
     try:
         child = subprocess.run(
