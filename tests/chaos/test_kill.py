@@ -133,12 +133,24 @@ def patiently(call, deadline: float) -> httpx.Response:
         time.sleep(0.1)
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(DEADLINE_SECONDS + 120)
-def test_jobs_survive_kills_of_every_process(tmp_path, samples, free_port):
+@pytest.fixture
+def service(tmp_path, free_port):
     service = Service(tmp_path, free_port)
     service.start()
-    client = httpx.Client(base_url=service.url, timeout=20)
+    yield service
+    if service.process.poll() is None:
+        service.stop()
+
+
+@pytest.fixture
+def client(service):
+    with httpx.Client(base_url=service.url, timeout=20) as client:
+        yield client
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(DEADLINE_SECONDS + 120)
+def test_jobs_survive_kills_of_every_process(tmp_path, samples, service, client):
     deadline = time.monotonic() + DEADLINE_SECONDS
     patiently(lambda: client.get("/readyz"), deadline)
     chaos = Chaos(service, seed=JOBS)
