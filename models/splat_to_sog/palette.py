@@ -30,6 +30,7 @@ CHUNK_FLOATS = 1 << 19  # distances a thread holds at once: 2 MB stay in its cac
 ITERATIONS = 10
 SETTLE_ITERATIONS = 2
 NEIGHBOURS = 6  # cells searched for a row's entry: its own and the nearest others
+SMALL_ROUND = 16  # entries that the last round of seeding draws at once
 FLAT_SIZE = 256  # up to this many entries one level is as fast as two
 SAMPLE_PER_CELL = 256  # rows an entry of the first level is trained on
 
@@ -152,13 +153,13 @@ def k_means(
     iterations: int = ITERATIONS,
     on_step: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Float32, Labels]:
-    """Lloyd's algorithm from random distinct rows; the labels belong to the entries returned.
+    """Lloyd's algorithm; the labels belong to the entries returned.
 
     An entry left without rows moves onto the row that is served worst.
     """
     if size >= len(rows):
         return rows.copy(), np.arange(len(rows))
-    entries = rows[np.sort(rng.choice(len(rows), size, replace=False))]
+    entries = _first_entries(rows, weights, size, rng, pool)
     labels, distances = nearest(rows, entries, pool)
     for iteration in range(iterations):
         on_step(iteration / iterations)
@@ -169,6 +170,29 @@ def k_means(
         if np.array_equal(labels, previous):
             break
     return entries, labels
+
+
+def _first_entries(
+    rows: Float32,
+    weights: NDArray[np.float64],
+    size: int,
+    rng: np.random.Generator,
+    pool: Executor | None,
+) -> Float32:
+    """Half of the entries drawn evenly, the others, in rounds, in proportion to the squared error
+    so far (Bahmani et al., "Scalable k-means++", 2012): rare vectors far from all are not missed."""
+    chosen = rng.choice(len(rows), -(-size // 2), replace=False)
+    best = np.full(len(rows), np.inf, np.float32)
+    fresh = chosen
+    while (left := size - len(chosen)) > 0:
+        best = np.minimum(best, nearest(rows, rows[fresh], pool)[1])
+        best[fresh] = 0
+        odds = weights * best + 1e-30
+        odds[chosen] = 0
+        count = -(-left // 2) if left > SMALL_ROUND else left
+        fresh = rng.choice(len(rows), count, replace=False, p=odds / odds.sum())
+        chosen = np.concatenate([chosen, fresh])
+    return rows[np.sort(chosen)]
 
 
 def centroids(
