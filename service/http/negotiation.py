@@ -58,8 +58,8 @@ def choose_format(accept: str, formats: Sequence[str]) -> str:
 
 def accepts_json_only(accept: str) -> bool:
     """True when the client asks for JSON and for no file: it wants the job, not its bytes."""
-    ranges = _parse(accept)
-    return bool(ranges) and all(name == "application/json" for name, quality in ranges if quality)
+    wanted = {name for name, quality in _parse(accept) if quality}
+    return wanted == {"application/json"}
 
 
 def pick_artifact(artifacts: Sequence[StoredFile], wanted_format: str) -> StoredFile:

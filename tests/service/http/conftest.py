@@ -207,9 +207,7 @@ def start_api() -> Callable[..., Api]:
 
 
 @pytest.fixture(scope="module")
-def api(
-    start_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Api]:
+def api(start_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One API over a FakeQueue for the tests of a module."""
     running = start_api(tmp_path_factory.mktemp("api"))
     yield running

@@ -1,0 +1,78 @@
+"""Every error is a problem document; none of them tells too much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from service.http.schemas import Problem
+
+
+def test_an_unknown_path(api: Any) -> None:
+    answer = api.client.get("/v1/nothing")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = Problem.model_validate(answer.json())
+    assert "/v1/nothing" in problem.detail
+    assert problem.instance == "/v1/nothing"
+    assert problem.request_id == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/jobs/abc", "DELETE, GET"),
+        ("GET", "/v1/mesh", "POST"),
+        ("POST", "/v1/jobs", "GET"),
+        ("POST", "/v1/jobs/abc/artifacts/mesh.glb", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_lists_all_right_ones(
+    api: Any, method: str, path: str, allowed: str
+) -> None:
+    answer = api.client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["code"] == "method_not_allowed"
+    assert method in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("limit=0", "limit"), ("limit=x", "limit"), ("state=done", "state"), ("stat=failed", "stat")],
+)
+def test_a_bad_parameter_is_named(api: Any, query: str, field: str) -> None:
+    answer = api.client.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == field
+    assert answer.json()["errors"][0]["value"] == query.split("=")[1]
+    assert field in answer.json()["detail"]
+
+
+def test_the_unforeseen_is_logged_and_not_told(serve: Any) -> None:
+    api = serve()
+
+    def explode(job_id: str) -> None:
+        raise ZeroDivisionError("secret inside")
+
+    api.queue.get = explode
+    with structlog.testing.capture_logs() as logs:
+        answer = api.client.get("/v1/jobs/abc", headers={"X-Request-ID": "my-id-1"})
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "my-id-1"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    (line,) = [line for line in logs if line["event"] == "unhandled"]
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+    api.queue.get = lambda job_id: None
+    assert api.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "x" * 129, 'quo"te'])
+def test_a_request_id_that_is_no_plain_word_is_replaced(api: Any, sent: str) -> None:
+    answer = api.client.get("/healthz", headers={"X-Request-ID": sent})
+    assert answer.headers["x-request-id"] != sent
+    assert len(answer.headers["x-request-id"]) == 32
