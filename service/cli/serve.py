@@ -5,6 +5,7 @@ Knows the settings table, from which its options come, and nothing of what the s
 
 from __future__ import annotations
 
+import errno
 from dataclasses import Field, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 
 from service.settings import PREFIX, SettingError, Settings, read_settings
 
+NO_LISTENING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 NOUNS = {"int": "integer", "float": "number", "Path": "path"}
 NOT_FOR_SERVING = frozenset({"server"})
 
@@ -57,7 +59,15 @@ def serve(role: str, **values: Any) -> int:
     settings = read_settings(**values)
     from service.jobs.supervisor import run
 
-    return run(settings, role, on_listening=lambda url: click.echo(_welcome(url), err=True))
+    try:
+        return run(settings, role, on_listening=lambda url: click.echo(_welcome(url), err=True))
+    except OSError as error:
+        if error.errno not in NO_LISTENING:
+            raise
+        raise click.ClickException(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another "
+            "with --port or --host; `meshpress doctor` says what is free."
+        ) from error
 
 
 serve.params += _setting_options()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from service.client import Client, Job, JobFailed, NotFound, RequestRefused
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -136,6 +142,38 @@ def test_the_command_line_follows_a_failing_job(
     assert (last["id"], last["state"]) == (job.id, "failed")
     cancelled = meshpress("jobs", "cancel", job.id, "--server", live_service.url)
     assert b"Traceback" not in cancelled.stderr
+
+
+def test_ctrl_c_cancels_the_job_on_the_service(
+    live_service, client: Client, egg: Path, tmp_path: Path
+) -> None:
+    ahead = [client.submit_mesh(egg, resolution=256, seed=seed) for seed in range(4)]
+    command = [sys.executable, "-m", "service.cli", "mesh", str(egg), "-o", "a.glb"]
+    process = subprocess.Popen(
+        [*command, "--server", live_service.url],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "queued" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    log = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    job_id = log.split("Cancelling job ")[1].split()[0]
+    assert client.wait(job_id, check=False, timeout_seconds=60).state == "cancelled"
+    assert not (tmp_path / "a.glb").exists()
+    for job in ahead:
+        job.cancel()
+
+
+def test_a_port_in_use_is_one_line(live_service, meshpress: Callable) -> None:
+    port = live_service.url.rpartition(":")[2]
+    done = meshpress("serve", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port}: ".encode())
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_no_service_is_one_line_with_the_next_step(meshpress: Callable) -> None:
