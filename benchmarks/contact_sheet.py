@@ -1,4 +1,6 @@
-"""Render GLB files from four sides into one PNG, to be looked at: `contact_sheet.py sheet.png a.glb b.glb`.
+"""Render GLB files from four sides into one PNG, to be looked at.
+
+    python benchmarks/contact_sheet.py sheet.png a.glb b.glb
 
 Knows nothing of glTF beyond what trimesh reads: textured triangles, lit by one soft light.
 """

@@ -15,7 +15,7 @@ MeshFormat = Literal["glb", "obj", "ply", "stl"]
 
 
 class EmbeddedOptions(BaseModel):
-    """Options of the embedded pipeline: silhouettes to a closed, textured mesh, no weights, no GPU."""
+    """Options of the embedded pipeline: outlines to a closed, textured mesh; no weights, no GPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,16 +23,16 @@ class EmbeddedOptions(BaseModel):
         tuple[MeshFormat, ...],
         Field(
             min_length=1,
-            description="Files to write; the first is the main result. obj comes as a ZIP of .obj, .mtl "
-            "and texture; ply carries vertex colours; stl is shape alone.",
+            description="Files to write; the first is the main result. obj comes as a ZIP of .obj, "
+            ".mtl and texture; ply carries vertex colours; stl is shape alone.",
         ),
     ] = ("glb",)
     azimuth: Annotated[
         tuple[Degrees, ...] | None,
         Field(
-            description="One angle per image, degrees: 0 front, 90 the object's left side (camera at "
-            "+X), 180 back. Without it, several images are labelled by the words front, left, back, "
-            "right in their file names, else by a guess, and the result says so.",
+            description="One angle per image, degrees: 0 front, 90 the object's left side (camera "
+            "at +X), 180 back. Without it, several images are labelled by the words front, left, "
+            "back, right in their file names, else by a guess, and the result says so.",
         ),
     ] = None
     elevation: Annotated[
@@ -44,8 +44,8 @@ class EmbeddedOptions(BaseModel):
         Field(
             ge=0,
             le=120,
-            description="Field of view across the image's longer side, degrees; 0 is orthographic. Level "
-            "views at right angles are always taken as orthographic.",
+            description="Field of view across the image's longer side, degrees; 0 is orthographic. "
+            "Level views at right angles are always taken as orthographic.",
         ),
     ] = 30.0
     resolution: Annotated[
@@ -60,7 +60,7 @@ class EmbeddedOptions(BaseModel):
     texture_format: Annotated[
         Literal["jpeg", "png"],
         Field(
-            description="Texture inside the file: jpeg (quality 92, no chroma subsampling) or lossless png."
+            description="Texture inside the file: jpeg (quality 92, full chroma) or lossless png."
         ),
     ] = "jpeg"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of every random choice.")] = 0

@@ -20,7 +20,7 @@ from models.context import (
     RunContext,
     check_cancelled,
 )
-from models.image_to_mesh.finishing.atlas import View, plan_atlas, unwrap
+from models.image_to_mesh.finishing.atlas import plan_atlas, unwrap
 from models.image_to_mesh.finishing.bake import bake
 from models.image_to_mesh.finishing.check import MeshFacts
 from models.image_to_mesh.finishing.export import export
@@ -28,6 +28,7 @@ from models.image_to_mesh.finishing.mesh import TexturedMesh
 from models.image_to_mesh.finishing.normals import vertex_normals
 from models.image_to_mesh.finishing.simplify import simplify
 from models.image_to_mesh.finishing.unit_box import to_unit_box
+from models.image_to_mesh.finishing.visibility import View
 from models.image_to_mesh.geometry.cameras import Camera, object_to_camera
 from models.image_to_mesh.geometry.medial_balls import reconstruct
 from models.image_to_mesh.geometry.several import Shape, reconstruct_views
@@ -94,7 +95,7 @@ class EmbeddedPipeline:
 
 
 class Stopwatch:
-    """Tells the context which stage runs, stops at a cancelled job, and keeps each stage's seconds."""
+    """Tells the context which stage runs, stops a cancelled job, keeps each stage's seconds."""
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
@@ -123,7 +124,7 @@ def _check_counts(inputs: Sequence[InputFile], options: EmbeddedOptions) -> None
             raise InvalidInput(
                 f"{name} has {len(values)} value(s) for {count} image(s); one per image is needed.",
                 code="angles_count",
-                next_step=f"Give {name} once per image, in the order of the images, or leave it out.",
+                next_step=f"Give {name} once per image, in the images' order, or leave it out.",
             )
 
 

@@ -1,7 +1,7 @@
 """A texture atlas of projected pages: which page each face uses, and where on the texture it lies.
 
-Knows nothing of colours (see `bake`). One image makes two pages: what the camera sees, and what lies
-behind it. Several images make a page each, plus a page for every side that none of them saw.
+Knows nothing of colours (see `bake`). One image makes two pages: what the camera sees, and what
+lies behind it. Several images make a page each, plus a page for every side that none of them saw.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.image_to_mesh.finishing.normals import face_normals
-from models.image_to_mesh.finishing.rasterize import rasterize
-from models.image_to_mesh.geometry.cameras import Camera, to_pixels
+from models.image_to_mesh.finishing.visibility import DepthBuffer, View
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 GUTTER_TEXELS = 8
@@ -22,16 +21,7 @@ GUTTER_TEXELS = 8
 BEHIND_SCALE = 0.4
 """Resolution of a page nobody saw, relative to one that was: its colours are diffuse."""
 BEHIND_SCORE = 0.9
-VISIBILITY_PX = 384
 SAME_SIDE_DEGREES = 60.0
-
-
-@dataclass(frozen=True)
-class View:
-    """One image of the object. rgba: (H, W, 4) float32 0..1, straight alpha."""
-
-    rgba: npt.NDArray[np.float32]
-    camera: Camera
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Page:
 
     def to_texels(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """View pixels -> texels; both (..., 2) as (column, row), centres at whole numbers."""
-        return (pixels + 0.5 - self.corner) * self.scale + self.origin - 0.5
+        return np.asarray((pixels + 0.5 - self.corner) * self.scale + self.origin - 0.5, np.float64)
 
 
 @dataclass(frozen=True)
@@ -74,9 +64,9 @@ def plan_atlas(vertices: Vertices, faces: Faces, views: Sequence[View], texture_
     used = [k for k in range(len(sides)) if (page_of_face == k).any()]
     boxes = []
     for k in used:
-        pixels = view_pixels(vertices[np.unique(faces[page_of_face == k])], views[sides[k][0]])
+        pixels = views[sides[k][0]].pixels(vertices[np.unique(faces[page_of_face == k])])
         boxes.append((pixels.min(axis=0) - 0.5, pixels.max(axis=0) + 1.5))
-    reach = [view_reach(views[sides[k][0]]) for k in used]
+    reach = [views[sides[k][0]].pixels_per_unit for k in used]
     # Pages share one resolution on the object, whatever the images' own; unseen sides get less.
     share = np.array(
         [(BEHIND_SCALE if sides[k][1] else 1.0) / r for k, r in zip(used, reach, strict=True)]
@@ -84,19 +74,10 @@ def plan_atlas(vertices: Vertices, faces: Faces, views: Sequence[View], texture_
     extents = np.array([high - low for low, high in boxes]) * share[:, None]
     unit, origins, sizes = _pack(extents, texture_size)
     pages = tuple(
-        Page(*sides[k], tuple(low.tolist()), tuple(origin), float(unit * s), tuple(size))
+        Page(*sides[k], (float(low[0]), float(low[1])), origin, float(unit * s), size)
         for k, (low, _), origin, s, size in zip(used, boxes, origins, share, sizes, strict=True)
     )
     return Atlas(pages, np.searchsorted(used, page_of_face).astype(np.int32), texture_size)
-
-
-def view_pixels(points: Vertices, view: View) -> npt.NDArray[np.float64]:  # (..., 3) -> (..., 2)
-    return np.asarray(to_pixels(view.camera.project(points), *view.rgba.shape[:2]))
-
-
-def view_reach(view: View) -> float:
-    """Pixels of this view per unit of the first camera's frame."""
-    return view.camera.scale * max(view.rgba.shape[:2]) / 2
 
 
 def unwrap(
@@ -114,31 +95,13 @@ def unwrap(
     for k, page in enumerate(atlas.pages):
         mine = page_index == k
         uv[mine] = (
-            page.to_texels(view_pixels(vertices[source[mine]], views[page.view])) + 0.5
+            page.to_texels(views[page.view].pixels(vertices[source[mine]])) + 0.5
         ) / atlas.texture_size
     return (
         source,
         np.clip(uv, 0, 1).astype(np.float32),
         corner.reshape(faces.shape).astype(np.int32),
     )
-
-
-def visible(
-    vertices: Vertices, faces: Faces, points: Vertices, view: View, behind: bool = False
-) -> npt.NDArray[np.bool_]:
-    """Which points (P, 3) on or near the surface the view sees, by a depth buffer."""
-    side = 1 if not behind else -1
-    scale = VISIBILITY_PX / max(view.rgba.shape[:2])
-    depth = side * view.camera.depth(vertices)
-    height, width = (max(1, round(n * scale)) for n in view.rgba.shape[:2])
-    raster = rasterize(view_pixels(vertices, view) * scale, depth, faces, height, width)
-    nearest = np.full((height, width), -np.inf, np.float32)
-    nearest[raster.covered] = raster.interpolate(depth[:, None], faces)[:, 0]
-    at = np.rint(view_pixels(points, view) * scale).astype(int)
-    inside = (at >= 0).all(axis=1) & (at < (width, height)).all(axis=1)
-    column, row = np.clip(at, 0, (width - 1, height - 1)).T
-    bias = 0.02 * float(np.ptp(vertices, axis=0).max())
-    return np.asarray(~inside | (side * view.camera.depth(points) >= nearest[row, column] - bias))
 
 
 def _seen_from_behind(index: int, views: Sequence[View]) -> bool:
@@ -159,9 +122,9 @@ def _assign(
         facing = np.einsum("fi,fi->f", normals, views[index].camera.towards(centres))
         scores[k] = -BEHIND_SCORE * facing if behind else facing
         if len(views) > 1:  # one image: a surface without folds hides nothing of itself
-            hidden = ~visible(vertices, faces, centres, views[index], behind)
+            hidden = ~DepthBuffer(vertices, faces, views[index], behind).sees(centres)
             scores[k][hidden & (scores[k] > 0)] *= 0.1
-    return np.argmax(scores, axis=0).astype(np.int32)
+    return np.asarray(np.argmax(scores, axis=0), np.int32)
 
 
 def _pack(
@@ -175,16 +138,12 @@ def _pack(
     for transposed in (False, True):
         boxes = extents[:, ::-1] if transposed else extents
         low, high = 0.0, (texture_size - 2 * GUTTER_TEXELS) / float(boxes.max())
-        for _ in range(24):
-            middle = (low + high) / 2 if low else high
-            if _shelves(boxes * middle, texture_size) is not None:
-                low = middle
-                if low == high:
-                    break
-            elif not low:
-                high /= 2
-            else:
+        for _ in range(20):
+            middle = (low + high) / 2
+            if _shelves(boxes * middle, texture_size) is None:
                 high = middle
+            else:
+                low = middle
         placed = _shelves(boxes * low, texture_size)
         if placed is not None and (best is None or low > best[0]):
             sizes = [(int(w), int(h)) for w, h in np.floor(extents * low).astype(int)]

@@ -13,17 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from models.image_to_mesh.finishing.atlas import (
-    GUTTER_TEXELS,
-    Atlas,
-    Page,
-    View,
-    view_pixels,
-    visible,
-)
+from models.image_to_mesh.finishing.atlas import GUTTER_TEXELS, Atlas, Page
 from models.image_to_mesh.finishing.fill import diffuse, fill_nearest
 from models.image_to_mesh.finishing.normals import vertex_normals
 from models.image_to_mesh.finishing.rasterize import rasterize
+from models.image_to_mesh.finishing.visibility import DepthBuffer, View
 from models.image_to_mesh.geometry.silhouette import bounds
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
@@ -34,6 +28,10 @@ TRUSTED_ALPHA = 0.98
 RIM_SHARE = 0.03
 """Width of the rim whose colours the unseen side takes, as a share of the object's size."""
 RIM_SIDE_PX = 320
+GRAZING = 0.1
+"""A view that sees a surface at a lower cosine than this adds nothing to its colour."""
+UNSEEN_WEIGHT = 0.003
+"""Of the rim's colours against what views saw: they count only where no view sees well."""
 
 
 def bake(
@@ -45,13 +43,14 @@ def bake(
     known = np.zeros((side, side), bool)
     pictures = [_beyond_outline(view.rgba) for view in views]
     normals = vertex_normals(vertices, faces)
+    buffers = [DepthBuffer(vertices, faces, view) for view in views] if len(views) > 1 else []
     for index, page in enumerate(atlas.pages):
         if len(views) == 1:
             source = _rim_diffused(views[0].rgba, pictures[0]) if page.behind else pictures[0]
             content = _resample(source, views[0].rgba.shape, page)
         else:
             mine = atlas.page_of_face == index
-            content = _blend(vertices, faces, normals, views, pictures, page, mine)
+            content = _blend(vertices, faces, normals, views, pictures, buffers, page, mine)
         rows, columns = _rectangle(page, side)
         texture[rows, columns] = content[: rows.stop - rows.start, : columns.stop - columns.start]
         known[rows, columns] = True
@@ -68,7 +67,7 @@ def _rectangle(page: Page, side: int) -> tuple[slice, slice]:
 
 
 def _beyond_outline(rgba: Array) -> Array:  # (H, W, 4) -> (H, W, 3)
-    """Colours continued past the outline, so that no trace of the old background reaches the mesh."""
+    """Colours continued past the outline: no trace of the old background reaches the mesh."""
     trusted = rgba[..., 3] >= TRUSTED_ALPHA
     inner = ndimage.binary_erosion(trusted, border_value=1)
     for candidate in (inner, trusted, rgba[..., 3] >= 0.5):
@@ -99,7 +98,7 @@ def _rim_diffused(rgba: Array, picture: Array) -> Array:
 def _texel_pixels(
     page: Page, view_shape: tuple[int, ...], source_shape: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """Where each texel of the page (with half a gutter around) lies in an image of the view, pixels."""
+    """Where each texel of the page, half a gutter around it too, lies in an image of the view."""
     pad = GUTTER_TEXELS // 2
     shrink = source_shape[1] / view_shape[1], source_shape[0] / view_shape[0]
     columns = ((np.arange(-pad, page.size[0] + pad) + 0.5) / page.scale + page.corner[0]) * shrink[
@@ -114,8 +113,7 @@ def _texel_pixels(
 
 def _resample(source: Array, view_shape: tuple[int, ...], page: Page) -> Array:
     texels_per_pixel = page.scale * view_shape[1] / source.shape[1]
-    if texels_per_pixel < 0.8:  # thinning out: low-pass first
-        source = cv2.GaussianBlur(source, (0, 0), 0.5 / texels_per_pixel)
+    source = _low_pass(source, texels_per_pixel)
     columns, rows = _texel_pixels(page, view_shape, source.shape)
     return np.asarray(
         cv2.remap(source, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -128,6 +126,7 @@ def _blend(
     normals: npt.NDArray[np.float64],
     views: Sequence[View],
     pictures: Sequence[Array],
+    buffers: Sequence[DepthBuffer],
     page: Page,
     mine: npt.NDArray[np.bool_],
 ) -> Array:
@@ -138,33 +137,47 @@ def _blend(
     pad = GUTTER_TEXELS // 2
     width, height = page.size[0] + 2 * pad, page.size[1] + 2 * pad
     view = views[page.view]
-    texels = page.to_texels(view_pixels(vertices, view)) - page.origin + pad
+    texels = page.to_texels(view.pixels(vertices)) - page.origin + pad
     depth = view.camera.depth(vertices) * (-1 if page.behind else 1)
     own = faces[mine]
+    unit = page.scale * view.pixels_per_unit  # texels per unit of length
     raster = rasterize(texels, depth, own, height, width)
     points = raster.interpolate(vertices, own).astype(np.float64)
     facing = raster.interpolate(normals, own).astype(np.float64)
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
     total = np.zeros((len(points), 1), np.float32)
     colour = np.zeros((len(points), 3), np.float32)
-    for other, picture in zip(views, pictures, strict=True):
-        square = np.clip(np.einsum("pi,pi->p", facing, other.camera.towards(points)) - 0.1, 0, 1)
-        weight = (square**4 * visible(vertices, faces, points, other)).astype(np.float32)[:, None]
-        at = view_pixels(points, other).astype(np.float32)
-        # remap takes at most 32767 rows: fold the list into a rectangle.
-        sampled = _sample(picture, at)
-        colour += weight * sampled
-        total += weight
-    canvas, known = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-    canvas[raster.covered] = colour / np.maximum(total, 1e-9)
-    known[raster.covered] = np.clip(total[:, 0] * 200, 0, 1)
-    filled = diffuse(canvas, known)
-    near = fill_nearest(filled, raster.covered)
-    return near
+    if page.behind:  # what no other view saw either falls back on the rim's colours
+        rim = _resample(_rim_diffused(view.rgba, pictures[page.view]), view.rgba.shape, page)
+        colour, total = UNSEEN_WEIGHT * rim[raster.covered], total + UNSEEN_WEIGHT
+    for other, picture, buffer in zip(views, pictures, buffers, strict=True):
+        square = np.einsum("pi,pi->p", facing, other.camera.towards(points)) - GRAZING
+        weight = np.clip(square, 0, 1) ** 4 * buffer.sees(points)
+        sampled = _sample(_low_pass(picture, unit / other.pixels_per_unit), other.pixels(points))
+        colour += weight[:, None].astype(np.float32) * sampled
+        total += weight[:, None].astype(np.float32)
+    known = total[:, 0] > 1e-4
+    canvas, certain = (
+        np.zeros((height, width, 3), np.float32),
+        np.zeros((height, width), np.float32),
+    )
+    canvas[raster.covered] = np.where(known[:, None], colour / np.maximum(total, 1e-4), 0)
+    certain[raster.covered] = known
+    return fill_nearest(diffuse(canvas, certain), raster.covered)
 
 
-def _sample(picture: Array, at: Array) -> Array:  # (H, W, 3), (P, 2) as (column, row) -> (P, 3)
-    """Bilinear look-up of a list of points; cv2.remap takes at most 32767 a side, so it is folded."""
+def _low_pass(picture: Array, texels_per_pixel: float) -> Array:
+    """Blur before thinning out, or fine detail turns into noise."""
+    if texels_per_pixel >= 0.8:
+        return picture
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.5 / texels_per_pixel))
+
+
+def _sample(picture: Array, at: npt.NDArray[np.float64]) -> Array:  # -> (P, 3)
+    """Bilinear look-up at points (P, 2), as (column, row).
+
+    cv2.remap takes at most 32767 rows: the list is folded into a rectangle.
+    """
     side = 4096
     rows = -(-len(at) // side)
     folded = np.zeros((rows * side, 2), np.float32)

@@ -1,7 +1,7 @@
 """Read an exported GLB back and state facts about it: closed, outward, clean, inside the unit box.
 
-Knows nothing of how it was written: the reader is another library (trimesh), so that a mistake of the
-writer cannot hide itself. Seams split vertices, so topology is judged on merged positions.
+Knows nothing of how it was written: the reader is another library (trimesh), so that a mistake of
+the writer cannot hide itself. Seams split vertices, so topology is judged on merged positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trimesh
 
 @dataclass(frozen=True)
 class MeshFacts:
-    """bounds: lowest and highest corner. degenerate_faces: of zero area or with a repeated vertex."""
+    """bounds: lowest and highest corner. degenerate_faces: zero area or a repeated vertex."""
 
     faces: int
     vertices: int

@@ -22,8 +22,8 @@ ARTIFACTS = {
 }
 
 
-class UnsoundMesh(PipelineError):
-    """The exported file is not closed or not clean: a defect of ours, never handed out as if it were."""
+class UnsoundMeshError(PipelineError):
+    """The exported file is not closed or not clean: a defect of ours, so it is not handed out."""
 
     code = "mesh_unsound"
 
@@ -31,11 +31,11 @@ class UnsoundMesh(PipelineError):
 def export(
     mesh: TexturedMesh, formats: Sequence[str], texture_format: TextureFormat, folder: Path
 ) -> tuple[list[Artifact], MeshFacts]:
-    """Artifacts in the order of `formats`, without repeats, and the facts of the GLB as read back."""
+    """Artifacts in the order of `formats`, without repeats, and the facts of the GLB read back."""
     glb = encode_glb(mesh, texture_format)
     facts = read_back(glb)
     if not facts.sound:
-        raise UnsoundMesh(
+        raise UnsoundMeshError(
             f"The exported mesh is not sound: {facts}.",
             next_step="Report this image; another resolution or face budget may avoid it.",
         )

@@ -1,4 +1,4 @@
-"""Fill the unknown part of an image from its known part: nearest colour close by, diffused farther out.
+"""Fill the unknown part of an image from its known part: by the nearest colour, or diffused.
 
 Knows nothing of what the pixels show.
 """
@@ -16,8 +16,8 @@ Array = npt.NDArray[np.float32]
 def diffuse(colours: Array, weight: Array) -> Array:  # (H, W, 3), (H, W) >= 0 -> (H, W, 3)
     """Pull-push: average down a pyramid until everything is covered, then blend back up.
 
-    Pixels of weight 1 keep their colour; pixels of weight 0 get a smooth blend of their surroundings.
-    Gortler et al., The Lumigraph, 1996, section 3.4.2.
+    Pixels of weight 1 keep their colour; pixels of weight 0 get a smooth blend of their
+    surroundings. Gortler et al., The Lumigraph, 1996, section 3.4.2.
     """
     levels = [np.concatenate([colours * weight[..., None], weight[..., None]], axis=2)]
     while min(levels[-1].shape[:2]) > 1:
@@ -37,7 +37,7 @@ def diffuse(colours: Array, weight: Array) -> Array:  # (H, W, 3), (H, W) >= 0 -
         )
         known = np.minimum(level[..., 3:], 1.0)
         filled = level[..., :3] + (1.0 - known) * wide
-    return np.clip(filled, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(filled, 0, 1), np.float32)
 
 
 def fill_nearest(colours: Array, known: npt.NDArray[np.bool_]) -> Array:  # (H, W, 3), (H, W)

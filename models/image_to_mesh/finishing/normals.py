@@ -21,7 +21,7 @@ def face_normals(
 
 
 def vertex_normals(vertices: npt.NDArray[np.floating], faces: Faces) -> Array:  # -> (V, 3) unit
-    """Face normals weighted by the angle at the vertex: independent of how a flat part is cut up."""
+    """Face normals weighted by the angle at the vertex: how a flat part is cut up has no effect."""
     corners = vertices[faces].astype(np.float64)
     edges = np.roll(corners, -1, axis=1) - corners
     edges /= np.maximum(np.linalg.norm(edges, axis=2, keepdims=True), 1e-30)

@@ -14,7 +14,7 @@ from models.image_to_mesh.geometry.surface import Faces, Vertices
 MAX_ROUNDS = 6
 
 
-class OpenSurface(PipelineError):
+class OpenSurfaceError(PipelineError):
     """The geometry stage left a surface with holes: a defect of ours, never the user's."""
 
     code = "surface_open"
@@ -31,7 +31,7 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
         manifold3d.Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, np.uint64))
     )
     if solid.status() != manifold3d.Error.NoError or solid.is_empty():
-        raise OpenSurface(
+        raise OpenSurfaceError(
             f"The reconstructed surface is not closed ({solid.status().name}).",
             next_step="Report this image; another resolution may avoid it.",
         )
@@ -45,7 +45,7 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
 
 
 def _to_budget(solid: manifold3d.Manifold, size: float, budget: int) -> manifold3d.Manifold:
-    """Search the tolerance: the face count falls about as 1/tolerance, so each guess rescales by it.
+    """Search the tolerance: the face count falls about as 1/tolerance, so guesses rescale by it.
 
     A mesh within the tolerance is simplified further from where it is; only an overshoot starts
     again from the full one.

@@ -98,7 +98,7 @@ def agreement(cameras: Sequence[Camera], alphas: Sequence[Array]) -> float:
 def coarse_hull(
     cameras: Sequence[Camera], alphas: Sequence[Array]
 ) -> tuple[Doubles, float, npt.NDArray[np.bool_]]:
-    """Cell centres (P, 3) in the object's frame, their spacing, and which lie inside all outlines."""
+    """Cell centres (P, 3) in the object's frame, their spacing, which are inside all outlines."""
     reach = max(
         _half_width(alpha) / camera.scale for camera, alpha in zip(cameras, alphas, strict=True)
     )
@@ -125,13 +125,11 @@ def coarse_hull(
 def _half_width(alpha: Array) -> float:
     """Farthest column of the object from the image's centre, half-image units."""
     _, _, left, right = bounds(alpha)
-    return max(abs(left - alpha.shape[1] / 2), abs(right - alpha.shape[1] / 2)) / (
-        max(alpha.shape) / 2
-    )
+    reach = max(abs(left - alpha.shape[1] / 2), abs(right - alpha.shape[1] / 2))
+    return float(reach / (max(alpha.shape) / 2))
 
 
 def _half_height(alpha: Array) -> float:
     top, bottom, _, _ = bounds(alpha)
-    return max(abs(top - alpha.shape[0] / 2), abs(bottom - alpha.shape[0] / 2)) / (
-        max(alpha.shape) / 2
-    )
+    reach = max(abs(top - alpha.shape[0] / 2), abs(bottom - alpha.shape[0] / 2))
+    return float(reach / (max(alpha.shape) / 2))

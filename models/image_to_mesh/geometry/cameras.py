@@ -25,7 +25,7 @@ def object_to_camera(azimuth: float, elevation: float) -> Array:  # degrees -> (
 
 @dataclass(frozen=True)
 class Camera:
-    """One view. A point p of the first camera's frame is seen at scale * perspective(rotation p) + offset.
+    """One view: p of the first camera's frame is seen at scale * perspective(rotation p) + offset.
 
     rotation: (3, 3) from the first camera's frame to this one's
     tangent:  tan(field of view / 2); 0 is orthographic

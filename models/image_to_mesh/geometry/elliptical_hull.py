@@ -63,13 +63,13 @@ def elliptical_hull(
     volume = ndimage.gaussian_filter1d(volume, ROW_SMOOTHING, axis=0, mode="constant", cval=FLOOR)
     vertices, faces = iso_surface(_closed(volume))
     x = columns[0][0] + vertices[:, 1] * cell
-    y = rows[0] - vertices[:, 0] * cell
+    y = -rows[0] - vertices[:, 0] * cell
     z = columns[1][0] + vertices[:, 2] * cell
     return np.stack([x, y, z], axis=1), faces
 
 
 def row_ellipses(coverage: Array) -> Array:  # (rows, columns) 0..1 -> (rows, columns), 1 at mid-run
-    """a = 1 - ((x - c) / r)^2 of the nearest run of each row, ends found to a fraction of a cell."""
+    """a = 1 - ((x - c) / r)^2 of each row's nearest run, its ends found to a fraction of a cell."""
     field = np.full(coverage.shape, FLOOR, np.float32)
     ticks = np.arange(coverage.shape[1], dtype=np.float32)
     for row, values in enumerate(coverage):

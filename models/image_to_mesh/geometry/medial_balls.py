@@ -36,7 +36,8 @@ def reconstruct(
     centre at the origin. Vertices (V, 3) float64, faces (F, 3) int32 facing outward."""
     alpha = np.ascontiguousarray(rgba[..., 3])
     fine = resample(alpha, resolution * SUPERSAMPLE)
-    height_squared = ball_field(fine.solid)[::SUPERSAMPLE, ::SUPERSAMPLE] / SUPERSAMPLE**2
+    field = continued_outside(ball_field(fine.solid), fine.solid)
+    height_squared = field[::SUPERSAMPLE, ::SUPERSAMPLE] / SUPERSAMPLE**2
     cell = fine.cell * SUPERSAMPLE
     layers = int(np.sqrt(height_squared.max())) + 3
     z = np.arange(-layers, layers + 1, dtype=np.float32)
@@ -56,6 +57,18 @@ def ball_field(solid: npt.NDArray[np.bool_]) -> Array:  # (H, W)
     reach = int(np.ceil(radius.max())) + 3 * SUPERSAMPLE
     along_rows = parabolic_dilation(squared, reach)
     return np.ascontiguousarray(parabolic_dilation(np.ascontiguousarray(along_rows.T), reach).T)
+
+
+def continued_outside(field: Array, solid: npt.NDArray[np.bool_]) -> Array:  # (H, W), (H, W)
+    """The field continued past the outline with the slope it has inside.
+
+    Outside, the union itself is ruled by the tiny balls along the rim and falls slowly, however
+    steep it was inside: a linear zero crossing would land up to a cell too far out.
+    """
+    distance, (rows, columns) = ndimage.distance_transform_edt(~solid, return_indices=True)
+    inner = np.maximum(field[rows, columns], 0.25)
+    falling = -inner * (distance - 0.5) / 0.5
+    return np.where(solid, np.maximum(field, 0), falling).astype(np.float32)
 
 
 def parabolic_dilation(values: Array, reach: int) -> Array:  # (H, W), cells

@@ -66,10 +66,10 @@ def reconstruct_views(
     cameras, agreed = max(candidates, key=lambda candidate: candidate[1])
     if agreed < LEAST_AGREEMENT:
         raise InvalidInput(
-            f"The images' outlines do not fit together under the given angles (agreement {agreed:.2f}, "
-            f"at least {LEAST_AGREEMENT} is needed).",
+            f"The images' outlines do not fit together under the given angles (agreement "
+            f"{agreed:.2f}, at least {LEAST_AGREEMENT} is needed).",
             code="views_disagree",
-            next_step="Check the azimuth and elevation of each image, and that all show the same object.",
+            next_step="Check each image's azimuth and elevation, and that all show one object.",
         )
     vertices, faces = visual_hull(cameras, alphas, resolution)
     return _in_first_frame(vertices, faces, cameras, "visual hull", agreed)

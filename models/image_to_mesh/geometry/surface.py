@@ -14,8 +14,7 @@ Faces = npt.NDArray[np.int32]
 
 
 def iso_surface(field: npt.NDArray[np.float32]) -> tuple[Vertices, Faces]:  # (I, J, K), inside > 0
-    """Vertices (V, 3) float64 in grid indices and faces (F, 3) int32, counter-clockwise from outside
-    for right-handed (i, j, k).
+    """Vertices (V, 3) float64 in grid indices, faces (F, 3) int32 counter-clockwise from outside.
 
     The field must be negative on all six sides of the grid, or the surface would stay open.
     Values next to zero are moved off it: a vertex exactly on a grid point collapses triangles.

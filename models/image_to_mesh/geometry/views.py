@@ -1,7 +1,7 @@
-"""Which side each image shows: declared, read from file names, or guessed and reported as a guess.
+"""Which side each image shows: declared, read from file names, or guessed and reported as such.
 
-Knows nothing of the surface to be built. Azimuth: 0 front, 90 the object's left side (camera at +X),
-180 back, 270 its right side.
+Knows nothing of the surface to be built. Azimuth: 0 front, 90 the object's left side (camera at
++X), 180 back, 270 its right side.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _pairs(count: int, first: tuple[int, int]) -> list[tuple[int, int]]:
 def _choose_front(
     opposite: Sequence[tuple[int, int]], symmetry: npt.NDArray[np.float64], count: int
 ) -> tuple[list[int], list[int]]:
-    """Split the images into the front-back axis and the side axis; the more symmetric one is the front."""
+    """Split the images into a front-back and a side axis; the more symmetric one is the front."""
     axes = [list(pair) for pair in opposite]
     used = {k for pair in opposite for k in pair}
     axes += [[k] for k in range(count) if k not in used]
@@ -129,15 +129,26 @@ def _side_sign(
 ) -> float:
     """-1..1: above 0 when the first side image was taken from +X.
 
-    Seen from +X the front lies on the image's left: its left rim has the colours of the front's middle.
+    Seen from +X the front lies on the image's left. So its left rim has the colours of the front's
+    middle, and what stands on feet points them there.
     """
     front = _column_colours(tiles[front_axis[0]], 0.4, 0.6)
     votes = []
     for step, index in enumerate(side_axis):
         left = _colour_distance(front, _column_colours(tiles[index], 0.0, 0.15))
         right = _colour_distance(front, _column_colours(tiles[index], 0.85, 1.0))
-        votes.append((right - left) / max(right + left, 1e-6) * (1 if step == 0 else -1))
+        colours = (right - left) / max(right + left, 1e-6)
+        votes.append((colours + _feet_to_the_left(tiles[index])) * (1 if step == 0 else -1))
     return float(np.mean(votes))
+
+
+def _feet_to_the_left(tile: Array) -> float:
+    """How far the lowest tenth lies left of the whole, in half-widths of the object, -1..1."""
+    solid = tile[..., 3] >= 0.5
+    columns = np.flatnonzero(solid.any(axis=0))
+    feet = np.flatnonzero(solid[-SIDE_PX // 10 :].any(axis=0))
+    middle, half = np.nonzero(solid)[1].mean(), max(1.0, np.ptp(columns) / 2)
+    return float(np.clip((middle - (feet[0] + feet[-1]) / 2) / half, -1, 1)) if len(feet) else 0.0
 
 
 def _tile(picture: Array) -> Array:
@@ -155,7 +166,7 @@ def _overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
 
 
 def _column_colours(tile: Array, start: float, stop: float) -> Array:  # -> (SIDE_PX, 4)
-    """Mean colour of each row between two shares of the row's own extent; alpha 0 where it is empty."""
+    """Mean colour of each row between two shares of its own extent; alpha 0 where it is empty."""
     result = np.zeros((SIDE_PX, 4), np.float32)
     for row in range(SIDE_PX):
         columns = np.flatnonzero(tile[row, :, 3] >= 0.5)

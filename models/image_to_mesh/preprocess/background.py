@@ -71,7 +71,7 @@ def _fit_border(lab: Array, band: Bools) -> tuple[Array, Bools]:
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
     design, colours = basis[band], lab[band]
-    # Start at the median colour, not at least squares: an object that touches the border must not tilt it.
+    # Start at the median colour: an object that touches the border must not tilt the surface.
     residual = np.linalg.norm(colours - np.median(colours, axis=0), axis=1)
     coefficients = np.zeros((6, 3))
     coefficients[0] = np.median(colours, axis=0)
@@ -91,7 +91,7 @@ def _reached_from_border(like_background: Bools, band: Bools) -> Bools:
     """The part of `like_background` that is connected to the border."""
     _, labels = cv2.connectedComponents(like_background.astype(np.uint8), connectivity=4)
     touching = np.unique(labels[band & like_background])
-    return np.isin(labels, touching[touching > 0])
+    return np.asarray(np.isin(labels, touching[touching > 0]))
 
 
 def _grab_cut(
@@ -104,12 +104,12 @@ def _grab_cut(
 ) -> Bools:
     state = np.full(distance.shape, cv2.GC_PR_BGD, np.uint8)
     state[distance > high] = cv2.GC_PR_FGD
-    # Sure background stays a pixel away from the edge it stops at, so that GrabCut may still move it.
+    # Sure background stays a pixel away from the edge it stops at: GrabCut may still move it.
     sure = cv2.erode(outside.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0
     state[sure | plain_border] = cv2.GC_BGD
     foreground = state == cv2.GC_PR_FGD
     if foreground.sum() < 16 or (state == cv2.GC_BGD).sum() < 16:
-        return foreground
+        return np.asarray(foreground)
     cv2.setRNGSeed(seed)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     state, _, _ = cv2.grabCut(
@@ -124,7 +124,7 @@ def _grab_cut(
 def _confidence(
     distance: Array, foreground: Bools, band: Bools, plain: Bools, noise: float, middle: float
 ) -> tuple[float, str]:
-    """The least of four signs, each 0..1: plain border, contrast, agreement of two methods, size."""
+    """The least of four signs, each 0..1: plain border, contrast, two methods agreeing, size."""
     area = float(foreground.mean())
     if area == 0:
         return 0.0, "nothing stands out from the background"

@@ -26,7 +26,7 @@ MIN_SIDE_PX = 16
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: (H, W, 4) uint8, straight alpha, sRGB. notes: what was changed on the way, for the report."""
+    """pixels: (H, W, 4) uint8, straight alpha, sRGB. notes: what was changed, for the report."""
 
     name: str
     pixels: npt.NDArray[np.uint8]
@@ -81,7 +81,8 @@ def decode(file: InputFile) -> Picture:
         converted = converted.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     if max(original) > MAX_SIDE_PX:
         notes.append(
-            f"{file.name}: reduced from {original[0]}x{original[1]} to {converted.width}x{converted.height}"
+            f"{file.name}: reduced from {original[0]}x{original[1]} to "
+            f"{converted.width}x{converted.height}"
         )
     _check_not_tiny(file.name, *converted.size)
     return Picture(file.name, np.asarray(converted), tuple(notes))
@@ -104,7 +105,8 @@ def _check_not_tiny(name: str, width: int, height: int) -> None:
 
 def _too_large(name: str, what: str) -> InvalidInput:
     return InvalidInput(
-        f"{name} is too large: {what}; at most {MAX_IMAGE_PIXELS // 1_000_000} megapixels are allowed.",
+        f"{name} is too large: {what}; at most {MAX_IMAGE_PIXELS // 1_000_000} megapixels "
+        "are allowed.",
         code="image_too_large",
         next_step=f"Reduce the image; more than {MAX_SIDE_PX} pixels a side are not used.",
     )
@@ -123,14 +125,14 @@ def _to_srgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
             ImageCms.createProfile("sRGB"),
             outputMode="RGBA" if image.mode == "RGBA" else "RGB",
         )
-    except ImageCms.PyCMSError as error:
+    except (ImageCms.PyCMSError, OSError) as error:
         notes.append(f"{name}: its colour profile cannot be used ({error}); taken as sRGB")
         return image
     return image if converted is None else converted
 
 
 def _to_rgba8(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> RGBA. 16-bit and float greyscale need scaling, which convert() does not do."""
+    """Any Pillow mode -> RGBA. 16-bit and float greyscale need scaling, which convert() omits."""
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8), "L").convert(

@@ -42,7 +42,7 @@ class Cutout:
 def cut_out(picture: Picture, seed: int = 0) -> Cutout:
     """Raises InvalidInput when there is no object, it is too small, or it cannot be separated."""
     notes = list(picture.notes)
-    rgba = picture.pixels.astype(np.float32) / 255
+    rgba: npt.NDArray[np.float32] = picture.pixels.astype(np.float32) / np.float32(255)
     alpha = rgba[..., 3]
     solid = alpha >= 0.5
     source: Literal["alpha", "background"] = "alpha"
@@ -59,8 +59,9 @@ def cut_out(picture: Picture, seed: int = 0) -> Cutout:
         confidence = separation.confidence
         if confidence < MIN_CONFIDENCE:
             raise InvalidInput(
-                f"{picture.name} has no transparency, and its object cannot be told from the background: "
-                f"{separation.reason} (confidence {confidence:.2f}, at least {MIN_CONFIDENCE} is needed).",
+                f"{picture.name} has no transparency, and its object cannot be told from the "
+                f"background: {separation.reason} (confidence {confidence:.2f}, at least "
+                f"{MIN_CONFIDENCE} is needed).",
                 code="background_not_separable",
                 next_step="Remove the background and upload a PNG with transparency, "
                 "or photograph the object whole against a plain backdrop of another colour.",
@@ -82,9 +83,7 @@ def _drop_specks(name: str, rgba: npt.NDArray[np.float32]) -> list[str]:
     if dropped and dropped < count - 1:
         specks = cv2.dilate(small[labels].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         rgba[..., 3][specks & ((solid == 0) | small[labels])] = 0
-        return [
-            f"{name}: {dropped} detached speck(s) of less than {SPECK_SHARE:.2%} of the object removed"
-        ]
+        return [f"{name}: {dropped} detached speck(s) removed, each below {SPECK_SHARE:.2%} of it"]
     return []
 
 

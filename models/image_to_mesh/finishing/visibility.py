@@ -1,0 +1,61 @@
+"""Which points of a surface a view sees: a depth buffer, built once and asked many times.
+
+Knows nothing of textures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.image_to_mesh.finishing.rasterize import rasterize
+from models.image_to_mesh.geometry.cameras import Camera, to_pixels
+from models.image_to_mesh.geometry.surface import Faces, Vertices
+
+SIDE_PX = 384
+BIAS_SHARE = 0.02
+"""Points this share of the object's size behind the buffer still count as seen."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of the object. rgba: (H, W, 4) float32 0..1, straight alpha."""
+
+    rgba: npt.NDArray[np.float32]
+    camera: Camera
+
+    @property
+    def pixels_per_unit(self) -> float:
+        """Pixels of the image per unit of the first camera's frame."""
+        height, width = self.rgba.shape[:2]
+        return float(self.camera.scale * max(height, width) / 2)
+
+    def pixels(self, points: Vertices) -> npt.NDArray[np.float64]:  # (..., 3) -> (..., 2)
+        """Where points of the first camera's frame lie in the image, as (column, row)."""
+        return to_pixels(self.camera.project(points), *self.rgba.shape[:2])
+
+
+class DepthBuffer:
+    """What one view sees of a mesh; `behind` looks at it from the opposite side."""
+
+    def __init__(self, vertices: Vertices, faces: Faces, view: View, behind: bool = False) -> None:
+        self.view = view
+        self.side = -1 if behind else 1
+        self.bias = BIAS_SHARE * float(np.ptp(vertices, axis=0).max())
+        self.scale = SIDE_PX / max(view.rgba.shape[:2])
+        height, width = (max(1, round(n * self.scale)) for n in view.rgba.shape[:2])
+        depth = self.side * view.camera.depth(vertices)
+        raster = rasterize(view.pixels(vertices) * self.scale, depth, faces, height, width)
+        self.nearest = np.full((height, width), -np.inf, np.float32)
+        self.nearest[raster.covered] = raster.interpolate(depth[:, None], faces)[:, 0]
+
+    def sees(self, points: Vertices) -> npt.NDArray[np.bool_]:  # (P, 3) -> (P,)
+        """Points outside the image count as seen: nothing there hides them."""
+        height, width = self.nearest.shape
+        at = np.rint(self.view.pixels(points) * self.scale).astype(int)
+        inside = (at >= 0).all(axis=1) & (at < (width, height)).all(axis=1)
+        column, row = np.clip(at, 0, (width - 1, height - 1)).T
+        depth = self.side * self.view.camera.depth(points)
+        return np.asarray(~inside | (depth >= self.nearest[row, column] - self.bias))
