@@ -179,8 +179,8 @@ def _first_entries(
     rng: np.random.Generator,
     pool: Executor | None,
 ) -> Float32:
-    """Half of the entries drawn evenly, the others, in rounds, in proportion to the squared error
-    so far (Bahmani et al., "Scalable k-means++", 2012): rare vectors far from all are not missed."""
+    """Half of the entries drawn evenly, the others in rounds, in proportion to the squared error
+    so far, so that rare vectors are not missed. Bahmani et al., "Scalable k-means++", 2012."""
     chosen = rng.choice(len(rows), -(-size // 2), replace=False)
     best = np.full(len(rows), np.inf, np.float32)
     fresh = chosen
