@@ -15,7 +15,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Counts the bytes and the seconds of each request's head (request line and headers)."""
+    """Counts the bytes and the seconds of each request's head (request line and headers).
+
+    A head that arrives whole in one read passes: it was held already.
+    """
 
     longest_head_bytes = 64 << 10
     head_seconds = 20.0

@@ -6,12 +6,8 @@ by hand. Tests that need pipelines use `live_service`.
 
 from __future__ import annotations
 
-import io
 import socket
-import struct
 import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -225,37 +221,3 @@ def serve(start_api: Callable[..., Api], tmp_path: Path) -> Iterator[Serve]:
             return running
 
         yield begin
-
-
-# -- small files -----------------------------------------------------------------------------
-
-
-def png_bytes(width: int = 4, height: int = 4, *, claimed: tuple[int, int] | None = None) -> bytes:
-    """A grey PNG; its header claims another size when asked to."""
-    rows = (b"\0" + b"\x80" * width) * height
-    header = struct.pack(">IIBBBBB", *(claimed or (width, height)), 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
-
-
-def ply_bytes(rows: int, *, claimed: int | None = None, value: float = 0.0) -> bytes:
-    """A 3DGS .ply without harmonics whose every number is `value`."""
-    names = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-    names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
-    header = ["ply", "format binary_little_endian 1.0"]
-    header += [f"element vertex {rows if claimed is None else claimed}"]
-    header += [f"property float {name}" for name in names] + ["end_header"]
-    body = struct.pack("<f", value) * (len(names) * rows)
-    return "\n".join(header).encode() + b"\n" + body
-
-
-def zip_bytes(**files: bytes) -> bytes:
-    """A ZIP with these entries, deflated."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("__", "/"), content)
-    return buffer.getvalue()
