@@ -73,7 +73,8 @@ def encode_in_this_process(source: Path, target: Path) -> None:
 def measure(source: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One source: {source, ours: {...}, peer: {...}}."""
     readable = source / "meta.json" if source.is_dir() else source
-    ours = [sys.executable, str(Path(__file__)), "--encode", str(source)]
+    # -P: files beside this one must not stand in for modules of the standard library.
+    ours = [sys.executable, "-P", str(Path(__file__)), "--encode", str(source)]
     commands = {"ours": ours} | ({} if arguments.no_peer else {"peer": [*PEER, str(readable)]})
     row: dict[str, Any] = {"source": source.name, "bytes_in": size(source)}
     with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +110,10 @@ def timed(command: Sequence[str], timeout: float) -> dict[str, float]:
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while True:
-        pid, _, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
+            if status:
+                raise SystemExit(f"exit status {os.waitstatus_to_exitcode(status)}: {command}")
             break
         if time.perf_counter() - begin > timeout:
             process.kill()
