@@ -1,5 +1,5 @@
 """`python -m service.cli`: the command where no entry point is installed."""
 
-from service.cli.root import main
+from service.cli import main
 
 main()

@@ -68,6 +68,21 @@ def test_runs_without_any_installed_package() -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_command_that_cannot_load_gives_the_report_instead_of_a_traceback(
+    tmp_path: Path, meshpress: Callable
+) -> None:
+    """A stray `models` ahead of ours on the path, as some other package may bring one."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    done = meshpress("--version", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    text = done.stderr.decode()
+    assert done.returncode == 2
+    assert "FAIL  tree" in text
+    assert f"Remove {tmp_path} from PYTHONPATH" in text
+    assert "Traceback" not in text
+    assert text.splitlines()[-1].startswith("meshpress cannot start: ")
+
+
 # -- packages ------------------------------------------------------------------------------
 
 
