@@ -7,14 +7,23 @@ made either.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from service.guard.findings import Finding, fatal, ok, warning
+
+# Packages that compile kernels where they run, the variable that says where they keep them, and
+# where in the home folder they do so by themselves. torch stands for the driver's own compiler.
+KERNEL_CACHES = (
+    ("torch", "CUDA_CACHE_PATH", ".nv/ComputeCache"),
+    ("triton", "TRITON_CACHE_DIR", ".triton/cache"),
+    ("cupy", "CUPY_CACHE_DIR", ".cupy/kernel_cache"),
+)
 
 
 def check_data_dir(data_dir: Path, min_free_bytes: int) -> Iterator[Finding]:
@@ -41,25 +50,25 @@ def check_data_dir(data_dir: Path, min_free_bytes: int) -> Iterator[Finding]:
         yield ok("data_dir", str(folder), f"writable, {_size(free)} free", free_bytes=free)
 
 
-def check_caches(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Compiled kernels can be kept: else every start compiles them again."""
-    package = Path(__file__).resolve().parents[2] / "models"
-    named = environment.get("NUMBA_CACHE_DIR")
-    user = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
-    # Numba takes the first of these it can write to.
-    candidates = [Path(named)] if named else [package / "__pycache__", user]
-    faults = {folder: write_fault(folder) for folder in candidates}
-    for folder, fault in faults.items():
-        if not fault:
-            yield ok("caches", "numba", f"writable: {folder}")
-            return
-    told = "; ".join(f"{folder}: {fault}" for folder, fault in faults.items())
-    yield warning(
-        "caches",
-        "numba",
-        f"no writable cache, so kernels are compiled at every start ({told})",
-        "Set NUMBA_CACHE_DIR to a folder on a volume that this user may write to.",
-    )
+def check_caches(
+    installed: Callable[[str], bool] | None = None, environment: Mapping[str, str] = os.environ
+) -> Iterator[Finding]:
+    """Libraries that compile kernels here can keep them: else every start compiles them again."""
+    installed = installed or (lambda package: importlib.util.find_spec(package) is not None)
+    for package, variable, usual in KERNEL_CACHES:
+        if not installed(package):
+            continue
+        folder = Path(environment.get(variable) or Path.home() / usual)
+        fault = write_fault(folder)
+        if fault:
+            yield warning(
+                "caches",
+                package,
+                f"kernels are compiled at every start: {fault}",
+                f"Set {variable} to a folder on a volume that this user may write to.",
+            )
+        else:
+            yield ok("caches", package, f"writable: {folder}")
 
 
 def check_temporary() -> Iterator[Finding]:

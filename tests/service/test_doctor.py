@@ -38,7 +38,7 @@ def test_doctor_finds_this_installation_sound(meshpress: Callable) -> None:
     assert done.returncode == facts["exit_code"] <= 1
     checks = {item["check"] for item in facts["findings"]}
     assert {"python", "tree", "version", "packages", "imports", "torch", "driver"} <= checks
-    assert {"data_dir", "temporary", "caches", "port"} <= checks
+    assert {"data_dir", "temporary", "port"} <= checks
     versions = {item["subject"] for item in facts["findings"] if item["check"] == "packages"}
     assert {"numpy", "dbos", "uvicorn", "opencv-python-headless"} <= versions
 
@@ -197,12 +197,15 @@ def test_data_dir(tmp_path: Path) -> None:
     assert unwritable.severity is Severity.FATAL
 
 
-def test_caches(tmp_path: Path) -> None:
-    found = only(places.check_caches({"NUMBA_CACHE_DIR": str(tmp_path)}))
-    assert (found.severity, str(tmp_path) in found.message) == (Severity.OK, True)
-    lost = only(places.check_caches({"NUMBA_CACHE_DIR": "/proc/x"}))
-    assert lost.severity is Severity.WARNING
-    assert "NUMBA_CACHE_DIR" in lost.remedy
+def test_caches_of_what_is_installed(tmp_path: Path) -> None:
+    places_of = {"TRITON_CACHE_DIR": str(tmp_path), "CUPY_CACHE_DIR": "/proc/x"}
+    found = list(places.check_caches({"triton", "cupy"}.__contains__, places_of))
+    assert [(item.subject, item.severity) for item in found] == [
+        ("triton", Severity.OK),
+        ("cupy", Severity.WARNING),
+    ]
+    assert "CUPY_CACHE_DIR" in found[1].remedy
+    assert list(places.check_caches({"numpy"}.__contains__, places_of)) == []
 
 
 def test_a_port_in_use_and_an_address_of_another_machine() -> None:
@@ -365,11 +368,10 @@ def test_json_keeps_every_field() -> None:
     }
 
 
-def test_every_fault_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/x")
+def test_every_fault_has_a_remedy() -> None:
     findings = run_checks(data_dir=Path("/proc/x"), host="192.0.2.1", port=1, devices="cuda:0")
     faults = [item for item in findings if item.severity in (Severity.WARNING, Severity.FATAL)]
-    assert {"data_dir", "caches", "port"} <= {item.check for item in faults}
+    assert {"data_dir", "port"} <= {item.check for item in faults}
     assert all(item.remedy for item in faults)
 
 
