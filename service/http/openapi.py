@@ -117,6 +117,8 @@ def install(app: FastAPI) -> None:
             )
             schemas = document["components"]["schemas"]
             schemas["Problem"] = Problem.model_json_schema()
+            # The framework drops nulls, from examples too, where they are the point.
+            schemas["JobView"]["example"] = JobView.model_json_schema()["example"]
             app.openapi_schema = document
         return app.openapi_schema
 

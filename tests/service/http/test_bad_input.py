@@ -245,7 +245,8 @@ def test_refused_by_the_pipeline(client: httpx.Client, case: Case) -> None:
     job = client.get(answer.json()["job"]).json()
     assert job["state"] == "failed"
     assert job["error"]["user_fault"] is True
-    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"], "no retry, no crash"
+    (attempt,) = job["attempts"]
+    assert attempt["outcome"] in ("", "finished"), "no retry, no crash"
     still_serves(client)
 
 
