@@ -122,6 +122,10 @@ class FakeQueue:
         queued = job.state is JobState.QUEUED
         return self.become(job_id, state=JobState.CANCELLED if queued else JobState.CANCELLING)
 
+    def page(self, **_filters: Any) -> tuple[list[Job], None]:
+        self.check()
+        return list(self.jobs.values()), None
+
     def counts(self) -> dict[JobState, int]:
         self.check()
         return {state: sum(j.state is state for j in self.jobs.values()) for state in JobState}

@@ -9,6 +9,8 @@ import structlog
 
 from service.http.schemas import Problem
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
 
 def test_an_unknown_path(api: Any) -> None:
     answer = api.client.get("/v1/nothing")
@@ -76,3 +78,33 @@ def test_a_request_id_that_is_no_plain_word_is_replaced(api: Any, sent: str) -> 
     answer = api.client.get("/healthz", headers={"X-Request-ID": sent})
     assert answer.headers["x-request-id"] != sent
     assert len(answer.headers["x-request-id"]) == 32
+
+
+def test_a_full_queue_is_429(serve: Any) -> None:
+    api = serve(real_queue=True, max_queued=2)
+    answers = [api.client.post("/v1/jobs/mesh", content=PNG) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert int(answers[2].headers["retry-after"]) > 0
+    assert "limit is 2" in answers[2].json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/jobs/mesh"), ("POST", "/v1/mesh"), ("GET", "/v1/jobs/abc"), ("GET", "/v1/jobs")],
+)
+def test_a_lost_database_is_503_and_worth_a_retry(serve: Any, method: str, path: str) -> None:
+    api = serve()
+    api.queue.broken = True
+    answer = api.client.request(method, path, content=PNG if method == "POST" else None)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert not api.arriving
+
+
+def test_a_report_may_hold_numbers_that_json_has_not(api: Any) -> None:
+    job_id = api.client.post("/v1/jobs/mesh", content=PNG).json()["id"]
+    api.queue.become(job_id, report={"error": float("nan"), "ratio": [float("inf"), 1.5]})
+    expected = {"error": None, "ratio": [None, 1.5]}
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["report"] == expected
+    listed = api.client.get("/v1/jobs").json()["jobs"]
+    assert [job["report"] for job in listed if job["id"] == job_id] == [expected]
