@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.splat_to_sog.bundle import bundle
-from models.splat_to_sog.encode import encode
+from models.splat_to_sog.encode import encode, quantize_harmonics
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.readers import read
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
@@ -125,6 +125,20 @@ def test_degree_4_is_cut_to_3(make_splats, tmp_path: Path) -> None:
     assert found.degree == 3
     error = found.shN - splats.shN[:, :, : COEFFICIENTS[3]]
     assert np.sqrt(np.mean(error**2)) < 0.01
+
+
+def test_labels_are_nearest_to_the_entries_as_coded(make_splats) -> None:
+    """A coarse book moves the entries; the labels follow them."""
+    splats = make_splats(4000, 2)
+    options = SogOptions(palette_size=120)
+    found = quantize_harmonics(splats, options, lambda stage, fraction: None)
+    coded = found.book.decode(found.indices).transpose(0, 2, 1).reshape(len(found.indices), -1)
+    rows = splats.shN.reshape(4000, -1)
+    error = ((rows[:, None, :].astype(np.float64) - coded) ** 2).sum(axis=2)
+    # Float32 products may swap two entries that are equally near.
+    np.testing.assert_allclose(
+        error[np.arange(4000), found.labels], error.min(axis=1), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("model", ["default", "antialiased", "2dgs"])
