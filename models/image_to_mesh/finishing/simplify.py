@@ -12,6 +12,8 @@ from models.context import PipelineError
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 MAX_ROUNDS = 6
+ENOUGH = 0.75
+"""Of the budget: a result this close below it is not improved on."""
 
 
 class OpenSurfaceError(PipelineError):
@@ -36,9 +38,8 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
             next_step="Report this image; another resolution may avoid it.",
         )
     size = float(np.ptp(vertices, axis=0).max())
-    tolerance = 1e-5 * size
-    best = solid.simplify(tolerance)
-    if best.num_tri() > budget:
+    best = solid.simplify(1e-5 * size) if len(faces) <= budget else None
+    if best is None or best.num_tri() > budget:
         best = _to_budget(solid, size, budget)
     mesh = best.to_mesh64()
     return np.asarray(mesh.vert_properties[:, :3], np.float64), np.asarray(mesh.tri_verts, np.int32)
@@ -47,10 +48,10 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
 def _to_budget(solid: manifold3d.Manifold, size: float, budget: int) -> manifold3d.Manifold:
     """Search the tolerance: the face count falls about as 1/tolerance, so guesses rescale by it.
 
-    A mesh within the tolerance is simplified further from where it is; only an overshoot starts
-    again from the full one.
+    A result far over the budget is simplified further from where it is, which is cheap; one close
+    to it starts again, because a second pass takes away more than the same tolerance in one.
     """
-    tolerance = size / 3000 * (20_000 / budget)
+    tolerance = size / 1000 * (20_000 / budget)
     fitting: manifold3d.Manifold | None = None
     low, high, start = 0.0, np.inf, solid
     for _ in range(MAX_ROUNDS):
@@ -58,10 +59,12 @@ def _to_budget(solid: manifold3d.Manifold, size: float, budget: int) -> manifold
         count = candidate.num_tri()
         if count <= budget:
             high, fitting = tolerance, candidate
-            if count > 0.85 * budget:
+            if count > ENOUGH * budget:
                 break
         else:
-            low, start = tolerance, candidate
+            low = tolerance
+            if count > 1.5 * budget:
+                start = candidate
         guess = tolerance * max(0.25, min(4.0, count / (0.93 * budget)))
         tolerance = guess if low < guess < high else (low + min(high, 4 * low)) / 2
     return fitting if fitting is not None else start.simplify(min(4 * tolerance, 0.05 * size))

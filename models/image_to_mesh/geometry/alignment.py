@@ -55,43 +55,73 @@ def slide_to_agree(
     Returns the cameras and the agreement, 0..1: the mean overlap of the hull's outlines with the
     images'. The middle of an outline is not the turntable's axis; this finds the axis.
     """
-    current = list(cameras)
-    reach = [_half_width(alpha) for alpha in alphas]
-    best = agreement(current, alphas)
+    views = [
+        _CoarseView(*pair, _grid(cameras, alphas)) for pair in zip(cameras, alphas, strict=True)
+    ]
+    shifts = np.zeros(len(cameras))
+    best = _overlap(views, shifts)
     for step in (0.08, 0.04, 0.02, 0.01):
-        for index in range(1, len(current)):
-            for direction in (-1, 1):
-                moved = True
-                while moved:
-                    x, y = current[index].offset
-                    shift = direction * step * reach[index]
-                    trial = [*current]
-                    trial[index] = replace(current[index], offset=(x + shift, y))
-                    score = agreement(trial, alphas)
-                    moved = score > best + 1e-4
-                    if moved:
-                        current, best = trial, score
-    return current, best
+        for index in range(1, len(cameras)):
+            for direction in (-step, step):
+                while True:
+                    trial = shifts.copy()
+                    trial[index] += direction * views[index].reach
+                    score = _overlap(views, trial)
+                    if score <= best + 1e-4:
+                        break
+                    shifts, best = trial, score
+    moved = [
+        replace(camera, offset=(camera.offset[0] + float(shift), camera.offset[1]))
+        for camera, shift in zip(cameras, shifts, strict=True)
+    ]
+    return moved, best
 
 
 def agreement(cameras: Sequence[Camera], alphas: Sequence[Array]) -> float:
-    points, side, occupied = coarse_hull(cameras, alphas)
+    """Mean overlap, 0..1, of the hull's outlines with the images'."""
+    views = [
+        _CoarseView(*pair, _grid(cameras, alphas)) for pair in zip(cameras, alphas, strict=True)
+    ]
+    return _overlap(views, np.zeros(len(views)))
+
+
+class _CoarseView:
+    """One outline on a grid of the hull's cells, and where each cell falls on it."""
+
+    def __init__(self, camera: Camera, alpha: Array, grid: tuple[Doubles, float]) -> None:
+        points, side = grid
+        height, width = alpha.shape
+        half = max(height, width) / 2
+        unit = camera.scale * half * side  # pixels a cell
+        size = max(1, round(width / unit)), max(1, round(height / unit))
+        self.outline = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) >= 0.5
+        at = (to_pixels(camera.project(points), height, width) + 0.5) * (
+            size[0] / width,
+            size[1] / height,
+        )
+        self.column, self.row = at[:, 0], np.floor(at[:, 1]).astype(np.int32)
+        self.columns_per_shift = half * size[0] / width
+        self.reach = _half_width(alpha)
+
+    def cells(self, shift: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """Which grid points fall into the outline, and the flat pixel of each (any, if outside)."""
+        height, width = self.outline.shape
+        column = np.floor(self.column + shift * self.columns_per_shift).astype(np.int32)
+        inside = (column >= 0) & (column < width) & (self.row >= 0) & (self.row < height)
+        pixel = np.where(inside, self.row * width + column, 0)
+        return inside & self.outline.ravel()[pixel], pixel
+
+
+def _overlap(views: Sequence[_CoarseView], shifts: npt.NDArray[np.float64]) -> float:
+    found = [view.cells(float(shift)) for view, shift in zip(views, shifts, strict=True)]
+    occupied = np.logical_and.reduce([inside for inside, _ in found])
     scores = []
-    for camera, alpha in zip(cameras, alphas, strict=True):
-        unit = camera.scale * max(alpha.shape) / 2 * side  # pixels a cell
-        shape = max(1, round(alpha.shape[1] / unit)), max(1, round(alpha.shape[0] / unit))
-        outline = cv2.resize(alpha, shape, interpolation=cv2.INTER_AREA) >= 0.5
-        seen = np.zeros(outline.shape, bool)
-        at = to_pixels(camera.project(points[occupied]), *alpha.shape) + 0.5
-        column, row = (
-            np.floor(at / (alpha.shape[1] / shape[0], alpha.shape[0] / shape[1])).astype(int).T
-        )
-        inside = (column >= 0) & (column < shape[0]) & (row >= 0) & (row < shape[1])
-        seen[row[inside], column[inside]] = True
-        seen = (
-            cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
-        )
-        scores.append(float((seen & outline).sum() / max(1, (seen | outline).sum())))
+    for view, (_, pixel) in zip(views, found, strict=True):
+        seen = np.zeros(view.outline.shape, np.uint8)
+        seen.ravel()[pixel[occupied]] = 1
+        seen = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        both, either = (seen > 0) & view.outline, (seen > 0) | view.outline
+        scores.append(float(both.sum() / max(1, either.sum())))
     return float(np.mean(scores))
 
 
@@ -99,27 +129,18 @@ def coarse_hull(
     cameras: Sequence[Camera], alphas: Sequence[Array]
 ) -> tuple[Doubles, float, npt.NDArray[np.bool_]]:
     """Cell centres (P, 3) in the object's frame, their spacing, which are inside all outlines."""
-    reach = max(
-        _half_width(alpha) / camera.scale for camera, alpha in zip(cameras, alphas, strict=True)
-    )
-    tall = max(
-        _half_height(alpha) / camera.scale for camera, alpha in zip(cameras, alphas, strict=True)
-    )
-    extent = 1.1 * max(reach, tall)
+    points, side = _grid(cameras, alphas)
+    views = [_CoarseView(*pair, (points, side)) for pair in zip(cameras, alphas, strict=True)]
+    return points, side, np.logical_and.reduce([view.cells(0.0)[0] for view in views])
+
+
+def _grid(cameras: Sequence[Camera], alphas: Sequence[Array]) -> tuple[Doubles, float]:
+    """Centres of COARSE_CELLS^3 cells around the object, and their spacing."""
+    pairs = list(zip(cameras, alphas, strict=True))
+    extent = 1.1 * max(max(_half_width(a), _half_height(a)) / c.scale for c, a in pairs)
     side = 2 * extent / COARSE_CELLS
     ticks = (np.arange(COARSE_CELLS) + 0.5) * side - extent
-    points = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3)
-    occupied = np.ones(len(points), bool)
-    for camera, alpha in zip(cameras, alphas, strict=True):
-        remaining = np.flatnonzero(occupied)
-        column, row = (
-            np.rint(to_pixels(camera.project(points[remaining]), *alpha.shape)).astype(int).T
-        )
-        inside = (column >= 0) & (column < alpha.shape[1]) & (row >= 0) & (row < alpha.shape[0])
-        hit = np.zeros(len(remaining), bool)
-        hit[inside] = alpha[row[inside], column[inside]] >= 0.5
-        occupied[remaining[~hit]] = False
-    return points, side, occupied
+    return np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3), side
 
 
 def _half_width(alpha: Array) -> float:

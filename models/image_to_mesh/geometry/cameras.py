@@ -7,11 +7,12 @@ and the first camera's (x right, y up, z towards the viewer), in half-image unit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 
 
 def object_to_camera(azimuth: float, elevation: float) -> Array:  # degrees -> (3, 3)
@@ -37,9 +38,11 @@ class Camera:
     tangent: float = 0.0
 
     def project(self, points: Array) -> Array:  # (..., 3) -> (..., 2) half-image units, y up
-        seen = points @ self.rotation.T
+        return self.image_plane(points @ self.rotation.T)
+
+    def image_plane(self, seen: Array) -> Array:  # (..., 3) in this camera's axes -> (..., 2)
         plane = seen[..., :2] / np.maximum(1.0 - seen[..., 2:] * self.tangent, 1e-3)
-        return np.asarray(plane * self.scale + np.asarray(self.offset))
+        return np.asarray(plane * self.scale + np.asarray(self.offset, plane.dtype))
 
     def depth(self, points: Array) -> Array:  # (..., 3) -> (...): larger is nearer the viewer
         return np.asarray(points @ self.rotation[2])

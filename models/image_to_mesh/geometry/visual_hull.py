@@ -98,10 +98,14 @@ def _depth_at(
     pad = max(size) // 4  # beyond the image the depth goes on falling
     depth = relative_depth(np.pad(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), pad))
     result = np.empty([len(axis) for axis in axes], np.float32)
+    # Points of a slab of constant x, in the camera's axes: only one term changes between slabs.
     y, z = np.meshgrid(axes[1], axes[2], indexing="ij")
+    slab = (y[..., None] * camera.rotation[:, 1] + z[..., None] * camera.rotation[:, 2]).astype(
+        np.float32
+    )
     for index, x in enumerate(axes[0]):
-        points = np.stack([np.full_like(y, x), y, z], axis=-1)
-        at = (to_pixels(camera.project(points), size[1], size[0]) + pad).astype(np.float32)
+        seen = slab + (x * camera.rotation[:, 0]).astype(np.float32)
+        at = (to_pixels(camera.image_plane(seen), size[1], size[0]) + pad).astype(np.float32)
         result[index] = cv2.remap(
             depth, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )

@@ -138,6 +138,24 @@ def test_touching_sheets_are_drawn_apart() -> None:
     assert np.abs(placed).max() <= 0.5
 
 
+def test_no_face_is_left_flat_to_a_line() -> None:
+    """A box with an extra vertex on an edge, joined so that one face is a line."""
+    box = trimesh.creation.box()
+    vertices, faces = np.asarray(box.vertices), np.asarray(box.faces, np.int32)
+    a, b, c = faces[0]
+    middle = len(vertices)
+    vertices = np.vstack([vertices, (vertices[a] + vertices[b]) / 2])
+    # The neighbour keeps the whole edge, so the gap is closed by a face without area.
+    faces = np.vstack([faces[1:], [[a, middle, c], [middle, b, c], [a, b, middle]]]).astype(
+        np.int32
+    )
+    placed = to_unit_box(vertices, faces, np.eye(3))
+    mesh = trimesh.Trimesh(placed, faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.nondegenerate_faces(height=1e-8).all()
+    assert np.abs(placed - vertices / np.ptp(vertices, axis=0).max()).max() < 1e-3
+
+
 def test_depth_buffer_tells_front_from_back() -> None:
     vertices, faces = sphere()
     view = View(np.ones((100, 120, 4), np.float32), Camera(scale=0.5))
