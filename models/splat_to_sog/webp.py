@@ -17,8 +17,8 @@ MAX_SIDE_PX = 16383
 EFFORTS = ((20, 3), (75, 4))
 """(quality, method) pairs of libwebp to try; the smaller file stays.
 
-Measured on real textures (docs/benchmarks.md): which of the two wins differs by texture and by up
-to 2 %; every higher setting takes 3 to 80 times as long and gains less than 0.7 %, or nothing.
+Measured on real textures (docs/benchmarks.md): which of the two wins differs by texture, by up to
+1 %; every higher setting takes 2 to 80 times as long and gains less than 0.4 %, or nothing.
 """
 
 
