@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """`shared("splats/biker.spz")`: a path in the shared data beside the checkout.
+    """`shared("data/splats/biker.spz")`: a path in the shared data beside the checkout.
 
     Skips where a clone has none; REQUIRE_SHARED=1 turns the skip into a failure, so that CI
     cannot pass by skipping.

@@ -1,6 +1,6 @@
 """Queue figures: gap between queued jobs on one device, pick-up from idle, CPU while idle.
 
-    python benchmarks/queue.py [--jobs 60]
+    python benchmarks/jobs.py [--jobs 60]
 
 Starts a real `meshpress serve` on a free port with a temporary data folder, feeds it the shipped
 sample and reads the times from the job records and the CPU seconds from /proc. Prints a Markdown
