@@ -153,7 +153,7 @@ def test_a_body_that_grows_too_much_is_cut(serve: Any) -> None:
 
     def endless() -> Iterator[bytes]:
         yield PNG
-        while True:
+        for _ in range(2_000):  # 20 MB: endless for a limit of 100 kB
             yield bytes(10_000)
 
     answer = api.client.post("/v1/jobs/mesh", content=endless())
@@ -176,6 +176,18 @@ def test_a_connection_is_kept_after_an_answer(api: Any) -> None:
     for _ in range(3):
         connection.sendall(request + bytes(20))
         assert connection.recv(65536).startswith(b"HTTP/1.1 202")
+    connection.close()
+
+
+def test_a_form_that_is_none_is_not_read_to_its_end(api: Any) -> None:
+    connection = api.connect()
+    connection.sendall(
+        b"POST /v1/jobs/mesh HTTP/1.1\r\nHost: x\r\nContent-Length: 900000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + bytes(200_000)
+    )
+    answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"does not begin with the boundary" in answer
     connection.close()
 
 
