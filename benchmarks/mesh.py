@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("raw_f0.05", "f0.05", "cd", "viou", "sil_in", "sil_nv", "watertight", "wall_s")
 SEVERAL = {
-    "mushroom, declared": ("mushroom", {"azimuth": (55, 180, 305)}),
+    "mushroom, declared": ("mushroom", {"azimuth": (50, 180, 310)}),
     "rabbit, declared": ("rabbit", {"azimuth": (90, 0, 270)}),
     "rabbit, guessed": ("rabbit", {}),
 }

@@ -161,6 +161,11 @@ def _report(
             f"The images' outlines agree only in part ({shape.agreement:.2f}); parts that one view "
             "misses are cut off. Check the angles."
         )
+    if facts.faces > options.faces:
+        warnings.append(
+            f"The mesh has {facts.faces} faces, above the budget of {options.faces}: with fewer, "
+            "its thin or loose parts would collapse."
+        )
     return {
         "pipeline": "embedded",
         "views": [

@@ -14,6 +14,8 @@ from models.image_to_mesh.geometry.surface import Faces, Vertices
 MAX_ROUNDS = 6
 ENOUGH = 0.75
 """Of the budget: a result this close below it is not improved on."""
+LEAST_VOLUME = 0.8
+"""Of the full mesh's: less means that thin parts collapsed."""
 
 
 class OpenSurfaceError(PipelineError):
@@ -25,9 +27,8 @@ class OpenSurfaceError(PipelineError):
 def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, Faces]:
     """Collapse edges until at most `budget` faces remain, with the smallest tolerance that does.
 
-    vertices (V, 3) float64, faces (F, 3) int32 closed and outward. A mesh whose topology needs more
-    than the budget (thousands of loose parts) is returned as small as it gets. Slivers go in any
-    case, also when the budget is already met.
+    vertices (V, 3) float64, faces (F, 3) int32 closed and outward. A mesh that cannot be brought to
+    the budget (thousands of thin or loose parts) is returned as small as it gets.
     """
     solid = manifold3d.Manifold(
         manifold3d.Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, np.uint64))
@@ -51,20 +52,22 @@ def _to_budget(solid: manifold3d.Manifold, size: float, budget: int) -> manifold
     A result far over the budget is simplified further from where it is, which is cheap; one close
     to it starts again, because a second pass takes away more than the same tolerance in one.
     """
-    tolerance = size / 1000 * (20_000 / budget)
-    fitting: manifold3d.Manifold | None = None
+    tolerance = size / 1000 * min(4.0, 20_000 / budget)
+    best = solid
     low, high, start = 0.0, np.inf, solid
     for _ in range(MAX_ROUNDS):
         candidate = start.simplify(tolerance)
         count = candidate.num_tri()
-        if count <= budget:
-            high, fitting = tolerance, candidate
+        if candidate.is_empty() or candidate.volume() < LEAST_VOLUME * solid.volume():
+            high = tolerance  # thin parts folded over: smaller, but no longer the object
+        elif count <= budget:
+            high, best = tolerance, candidate
             if count > ENOUGH * budget:
                 break
         else:
-            low = tolerance
+            low, best = tolerance, min(best, candidate, key=lambda mesh: mesh.num_tri())
             if count > 1.5 * budget:
                 start = candidate
         guess = tolerance * max(0.25, min(4.0, count / (0.93 * budget)))
         tolerance = guess if low < guess < high else (low + min(high, 4 * low)) / 2
-    return fitting if fitting is not None else start.simplify(min(4 * tolerance, 0.05 * size))
+    return best

@@ -107,6 +107,19 @@ def test_simplified_mesh_meets_its_budget_and_stays_closed(budget: int) -> None:
     assert mesh.volume == pytest.approx(4 / 3 * np.pi, rel=0.05)
 
 
+def test_budget_that_would_lose_the_object_is_not_met() -> None:
+    """A comb of 60 thin tubes keeps them all: 500 faces are too few for 60 closed tubes of 32."""
+    tubes = [trimesh.creation.cylinder(0.004, 1, sections=24) for _ in range(60)]
+    for index, tube in enumerate(tubes):
+        tube.apply_translation([0.02 * index, 0, 0])
+    comb = trimesh.util.concatenate(tubes)
+    vertices, faces = simplify(np.asarray(comb.vertices), np.asarray(comb.faces, np.int32), 500)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.volume > 0.75 * comb.volume
+    assert mesh.body_count == 60
+
+
 def test_open_surface_is_not_passed_on() -> None:
     vertices, faces = sphere(1)
     with pytest.raises(OpenSurfaceError):
