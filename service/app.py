@@ -54,12 +54,10 @@ A job: `curl --data-binary @chair.png $URL/v1/jobs/mesh`, then follow its links.
 def create_app(
     settings: Settings,
     *,
-    guard_reason: str = "",
     make_queue: Callable[[Settings, ArtifactStore], JobQueue] = JobQueue,
 ) -> FastAPI:
     """The ASGI app. Nothing is opened before its lifespan begins.
 
-    guard_reason: why the start-up guard refused this machine; empty when it did not
     make_queue: a queue that is not open yet; tests bring their own
     """
     metrics = RequestMetrics()
@@ -70,7 +68,7 @@ def create_app(
         queue = make_queue(settings, store)
         await in_thread(queue.open)
         watcher = JobWatcher(queue)
-        app.state.parts = Parts(settings, store, queue, watcher, guard_reason)
+        app.state.parts = Parts(settings, store, queue, watcher)
         app.state.readiness = health.ReadinessProbe()
         collector = QueueCollector(queue)
         metrics.registry.register(collector)

@@ -128,6 +128,12 @@ class Settings:
         _number(1, 10**9),
         "seconds",
     )
+    history_seconds: float = _setting(
+        30 * 86400.0,
+        "How long a job's row is kept after its result expired.",
+        _number(0, 10**9),
+        "seconds",
+    )
     drain_seconds: float = _setting(
         8.0,
         "Time running jobs and requests have to end after SIGTERM.",

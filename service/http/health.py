@@ -1,6 +1,6 @@
 """Is it alive, is it ready, what has it done: /healthz, /readyz, /metrics.
 
-Readiness asks what a job needs: queue, storage, free space, a live worker, the guard's verdict.
+Readiness asks what a job needs: queue, storage, free space, a live worker.
 Knows none of their insides.
 """
 
@@ -98,10 +98,6 @@ def _stopping(parts: Parts) -> CheckView:
 # -- the checks: each returns why not, or nothing ------------------------------------------
 
 
-def check_guard(parts: Parts) -> str:
-    return parts.guard_reason
-
-
 def check_queue(parts: Parts) -> str:
     try:
         parts.queue.check()
@@ -142,7 +138,6 @@ def check_worker(parts: Parts) -> str:
 
 
 CHECKS: dict[str, Callable[[Parts], str]] = {
-    "guard": check_guard,
     "queue": check_queue,
     "storage": check_storage,
     "free_space": check_free_space,

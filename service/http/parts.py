@@ -26,15 +26,13 @@ Result = TypeVar("Result")
 class Parts:
     """The running service's parts.
 
-    guard_reason: why the start-up guard refused this machine; empty when it did not
-    stopping:     set when the process is asked to stop; waits and event streams end then
+    stopping: set when the process is asked to stop; waits and event streams end then
     """
 
     settings: Settings
     store: ArtifactStore
     queue: JobQueue
     watcher: JobWatcher
-    guard_reason: str
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

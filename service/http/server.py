@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.http.protocol import LimitedProtocol
+from service.http.refused import create_refused_app
 from service.jobs.lifeline import follow_parent
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
@@ -34,7 +35,8 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.parts.stopping.set()
+        if parts := getattr(self._app.state, "parts", None):
+            parts.stopping.set()
         await super().shutdown(sockets)
 
 
@@ -44,7 +46,7 @@ def run(settings: Settings, listener: socket.socket | None = None, verdict: str 
     listener: a bound, listening socket; without it one is opened at HOST and PORT
     verdict:  why the guard refused this machine; probes then answer 503 with it
     """
-    app = create_app(settings, guard_reason=verdict)
+    app = create_refused_app(verdict) if verdict else create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -6,6 +6,7 @@ tables in the same database, so that a job and its queue entry are written in on
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,13 @@ jobs = sa.Table(
     sa.Column("message", sa.Text, nullable=False, default=""),
     sa.Column("artifacts", sa.JSON, nullable=False, default=list),
     sa.Column("report", sa.JSON, nullable=False, default=dict),
+    sa.Column("kept", sa.JSON, nullable=False, default=list),  # artifacts of its finished steps
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("idempotency_key", sa.String(255), unique=True),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Index("meshpress_jobs_queue", "state", "priority", "created_at", "id"),
     sa.Index("meshpress_jobs_newest", "created_at", "id"),
+    sa.Index("meshpress_jobs_task", "task", "created_at", "id"),
     sa.Index("meshpress_jobs_expiry", "expires_at"),
 )
 
@@ -71,12 +74,12 @@ workers = sa.Table(
 )
 
 
-def create_engine(url: str) -> sa.Engine:
-    """An engine for `url`; on SQLite every connection waits for locks instead of failing."""
+def create_engine(url: str, lock_seconds: float = 30.0) -> sa.Engine:
+    """An engine for `url`; on SQLite a connection waits for a lock this long before it fails."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         engine = sa.create_engine(parsed, pool_size=5, max_overflow=0)
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, lock_seconds))
         return engine
     if parsed.get_backend_name() == "postgresql":
         return sa.create_engine(
@@ -92,10 +95,10 @@ def create_engine(url: str) -> sa.Engine:
     )
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(lock_seconds: float, connection: Any, _record: Any) -> None:
     """IMMEDIATE avoids upgrade deadlocks of writers; FULL makes commits survive power loss."""
     connection.isolation_level = "IMMEDIATE"
-    connection.execute("PRAGMA busy_timeout=30000")
+    connection.execute(f"PRAGMA busy_timeout={int(lock_seconds * 1000)}")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA synchronous=FULL")
 
@@ -114,8 +117,11 @@ def prepare(url: str) -> None:
             with engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":  # hosts may start at the same moment
+            # An API and a worker may start at the same moment on an empty database.
+            if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305809)")
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             metadata.create_all(connection)
             found = connection.execute(sa.select(schema.c.version)).scalar()
             if found is None:

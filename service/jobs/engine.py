@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ APPLICATION = "meshpress"
 ENTRY_VERSION = "job-1"
 QUEUE = "jobs"
 WORKFLOW = "run_job"
+ENTRIES_AT_ONCE = 500
 BACKSTOP_ATTEMPTS = 1000  # ours is the ledger's ATTEMPT_LIMIT; this only ends an endless loop
 
 
@@ -92,10 +94,20 @@ class QueueClient:
         )
         return set(job_ids) - {row.workflow_id for row in rows}
 
-    def forget(self, job_ids: Sequence[str]) -> None:
-        """Delete the entries of jobs that have ended."""
-        if job_ids:
-            self._client.delete_workflows(list(job_ids))
+    def forget_ended(self, seconds_ago: float) -> None:
+        """Delete entries that ended at least this long ago."""
+        before = (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat()
+        while True:
+            rows = self._client.list_workflows(
+                status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+                completed_before=before,
+                limit=ENTRIES_AT_ONCE,
+                load_input=False,
+                load_output=False,
+            )
+            if not rows:
+                return
+            self._client.delete_workflows([row.workflow_id for row in rows])
 
     def executors(self) -> set[str]:
         """Workers, dead or alive, that hold started entries."""

@@ -30,6 +30,7 @@ log = structlog.get_logger("worker")
 
 PROGRESS_SECONDS = 0.2
 DATABASE_RETRY_SECONDS = 0.5
+FREE_TRIES = 3  # deaths of a runner before it began the step, which cost no attempt
 Value = TypeVar("Value")
 
 
@@ -75,23 +76,61 @@ class Execution:
     # -- JobBody ---------------------------------------------------------------------------
 
     def begin(self, job_id: str) -> int:
-        if self._draining.is_set():
-            raise Interrupted
         self._idle.clear()
+        if self._draining.is_set():
+            self._leave()
+            raise Interrupted
         structlog.contextvars.bind_contextvars(job_id=job_id)
+        return self._safely(job_id, lambda: self._begin(job_id), 0)
+
+    def run_step(self, job_id: str, index: int, previous: Any) -> Any:
+        return self._safely(job_id, lambda: self._run_step(job_id, index, previous), None)
+
+    def finish(self, job_id: str, outcomes: Sequence[Any]) -> None:
+        self._safely(job_id, lambda: self._finish(job_id, outcomes), None)
+
+    def _safely(self, job_id: str, call: Callable[[], Value], stop: Value) -> Value:
+        """The call's value; a bug of ours ends the job with its name and `stop`s it there."""
+        try:
+            return call()
+        except (Interrupted, Killed) as reason:
+            self._leave()
+            raise Interrupted from reason
+        except Exception as problem:
+            if self._stopping.is_set():
+                self._leave()
+                raise Interrupted from problem
+            log.exception("worker_bug")
+            error = JobError(
+                "worker_bug",
+                f"The worker failed unexpectedly ({type(problem).__name__}).",
+                "Please report this with the worker's log.",
+            )
+            self._fail(job_id, error)
+            return stop
+
+    # -- begin, step, finish ---------------------------------------------------------------
+
+    def _begin(self, job_id: str) -> int:
+        self._host.ensure_ready()  # a runner that cannot start is not this job's fault
         job = self._patiently(lambda: self._ledger.get(job_id))
         if not self._begin_attempt(job_id):
             return self._leave()
         return len(job.steps)
 
-    def run_step(self, job_id: str, index: int, previous: Any) -> Any:
+    def _run_step(self, job_id: str, index: int, previous: Any) -> Any:
         job = self._patiently(lambda: self._ledger.get(job_id))
+        free_tries = FREE_TRIES
         while True:
             try:
                 event = self._run(job, index, previous)
             except RunnerDied as death:
                 log.warning("runner_died", reason=str(death), attempt=self._attempt)
-                self._end_attempt(job_id, "crashed", str(death))
+                if not death.started and free_tries:
+                    free_tries -= 1
+                    continue
+                self._crash(job_id, str(death))
+                self._host.ensure_ready()
                 if not self._begin_attempt(job_id):
                     return self._stop_here()
                 continue
@@ -107,13 +146,14 @@ class Execution:
             except OSError as problem:
                 error = JobError(
                     "worker_storage",
-                    f"The worker could not read or write the job's files: {problem.strerror}.",
+                    "The worker could not read or write the job's files: "
+                    f"{problem.strerror or problem}.",
                     "Check the free space of DATA_DIR and the artifact store, then submit again.",
                 )
                 return self._fail(job_id, error)
             return self._settle(job_id, event)
 
-    def finish(self, job_id: str, outcomes: Sequence[Any]) -> None:
+    def _finish(self, job_id: str, outcomes: Sequence[Any]) -> None:
         job = self._patiently(lambda: self._ledger.get(job_id))
         artifacts = [StoredFile(**item) for item in outcomes[-1]["artifacts"]]
         report: Mapping[str, Any] = outcomes[-1]["report"]
@@ -122,16 +162,22 @@ class Execution:
             report = {
                 name: outcome["report"] for name, outcome in zip(names, outcomes, strict=True)
             }
-        ttl = self._settings.result_ttl_seconds
+        if lost := [item.name for item in artifacts if not self._store.exists(item.sha256)]:
+            error = JobError(
+                "result_lost",
+                f"The artifact store no longer holds {', '.join(lost)}.",
+                "Check the store for deletions by others, then submit again.",
+            )
+            return self._fail(job_id, error)
+        ttl, attempt = self._settings.result_ttl_seconds, self._attempt
         published = self._patiently(
-            lambda: self._ledger.publish(job_id, self._attempt, artifacts, report, ttl)
+            lambda: self._ledger.publish(job_id, attempt, artifacts, report, ttl)
         )
         if published:
-            log.info("job_succeeded", attempt=self._attempt)
+            log.info("job_succeeded", attempt=attempt)
         else:
-            self._patiently(lambda: self._ledger.cancelled(job_id, ttl))
-        self._end_attempt(job_id, "finished")
-        self._leave()
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl, attempt))
+        self._stop_here()
 
     # -- one step --------------------------------------------------------------------------
 
@@ -163,15 +209,17 @@ class Execution:
                 self._settings.cancel_grace_seconds,
             )
             if event["type"] == "done":
-                event["artifacts"] = [self._keep(item) for item in event["artifacts"]]
+                kept = [self._store_artifact(item) for item in event["artifacts"]]
+                attempt = self._attempt
+                self._patiently(lambda: self._ledger.keep(job.id, attempt, kept))
+                event["artifacts"] = [asdict(file) for file in kept]
             return event
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _keep(self, item: Mapping[str, str]) -> dict[str, Any]:
-        """Copy one artifact into the store."""
+    def _store_artifact(self, item: Mapping[str, str]) -> StoredFile:
         sha256, size_bytes = self._store.add_file(Path(item["path"]))
-        return asdict(StoredFile(item["name"], item["media_type"], size_bytes, sha256))
+        return StoredFile(item["name"], item["media_type"], size_bytes, sha256)
 
     def _ticker(self, job: Job, index: int) -> Callable[[Progress | None], bool]:
         """Stores progress and asks for cancellation, a few times a second at most."""
@@ -194,8 +242,8 @@ class Execution:
                     pending = None
                 else:
                     state = self._ledger.state(job.id, attempt)
-            except sa.exc.DBAPIError as problem:  # the step goes on while the database is away
-                log.warning("progress_not_stored", error=str(problem.orig))
+            except sa.exc.SQLAlchemyError as problem:  # the step goes on while it is away
+                log.warning("progress_not_stored", error=in_short(problem))
                 return False
             return state is not JobState.RUNNING
 
@@ -206,10 +254,8 @@ class Execution:
         if event["type"] == "done":
             return {"artifacts": event["artifacts"], "report": event["report"]}
         if event["type"] == "cancelled":
-            self._patiently(
-                lambda: self._ledger.cancelled(job_id, self._settings.result_ttl_seconds)
-            )
-            self._end_attempt(job_id, "finished", "cancelled")
+            ttl, attempt = self._settings.result_ttl_seconds, self._attempt
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl, attempt))
             return self._stop_here()
         if event["code"] in ("pipeline_bug", "out_of_memory"):
             self._host.restart()
@@ -240,23 +286,22 @@ class Execution:
 
     def _fail(self, job_id: str, error: JobError) -> None:
         log.info("job_failed", code=error.code, message=error.message, attempt=self._attempt)
-        ttl = self._settings.result_ttl_seconds
-        failed = self._patiently(lambda: self._ledger.fail(job_id, error, ttl, self._attempt))
+        ttl, attempt = self._settings.result_ttl_seconds, self._attempt
+        failed = self._patiently(lambda: self._ledger.fail(job_id, error, ttl, attempt))
         if not failed:
-            self._patiently(lambda: self._ledger.cancelled(job_id, ttl))
-        self._end_attempt(job_id, "finished", error.code)
+            self._patiently(lambda: self._ledger.cancelled(job_id, ttl, attempt))
         return self._stop_here()
 
-    def _end_attempt(self, job_id: str, outcome: str, reason: str = "") -> None:
+    def _crash(self, job_id: str, reason: str) -> None:
         number = self._attempt
-        self._patiently(lambda: self._ledger.end_attempt(job_id, number, outcome, reason))
+        self._patiently(lambda: self._ledger.crash(job_id, number, reason))
 
     def _interrupt(self, job_id: str) -> None:
         """The worker is going: show the job as waiting, for free: this was not its fault."""
-        number = self._attempt
-        self._ledger.end_attempt(job_id, number, "interrupted", "its worker was shut down")
-        self._ledger.requeue(job_id, number)
-        self._leave()
+        try:
+            self._ledger.requeue(job_id, self._attempt)
+        except sa.exc.SQLAlchemyError as problem:  # whoever recovers it will find it running
+            log.warning("not_given_back", error=in_short(problem))
         raise Interrupted
 
     def _stop_here(self) -> None:
@@ -277,6 +322,11 @@ class Execution:
             try:
                 return call()
             except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as problem:
-                log.warning("database_unreachable", error=str(problem))
+                log.warning("database_unreachable", error=in_short(problem))
                 if self._stopping.wait(DATABASE_RETRY_SECONDS):
                     raise Interrupted from problem
+
+
+def in_short(problem: sa.exc.SQLAlchemyError) -> str:
+    """A database error in one line, without the statement and its parameters."""
+    return str(getattr(problem, "orig", None) or problem).strip().splitlines()[0]

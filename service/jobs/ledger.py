@@ -10,29 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.errors import NotFound
-from service.jobs.database import attempts, jobs, workers
-from service.jobs.records import (
-    Attempt,
-    Job,
-    JobError,
-    NewJob,
-    Priority,
-    Progress,
-    Step,
-    StoredFile,
-    WorkerStatus,
-)
+from service.jobs.database import attempts, jobs
+from service.jobs.records import Attempt, Job, JobError, NewJob, Progress, StoredFile
+from service.jobs.rows import RANK, to_attempt, to_job
 from service.jobs.states import FINAL, JobState, sources
-
-RANK = {Priority.HIGH: 10, Priority.NORMAL: 20, Priority.LOW: 30}
-PRIORITY_OF_RANK = {rank: priority for priority, rank in RANK.items()}
-WORKER_FORGOTTEN_SECONDS = 60.0
 
 
 class Ledger:
@@ -66,7 +52,7 @@ class Ledger:
             row = connection.execute(
                 sa.select(jobs).where(jobs.c.idempotency_key == key)
             ).one_or_none()
-        return (_job(row._mapping), row.fingerprint) if row else None
+        return (to_job(row._mapping), row.fingerprint) if row else None
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -91,7 +77,7 @@ class Ledger:
                         sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, before)
                     ).scalar_one()
                 )
-        return _job(row._mapping, position)
+        return to_job(row._mapping, position)
 
     def versions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """The change counter of each of these jobs: cheap to poll for many watchers."""
@@ -120,12 +106,12 @@ class Ledger:
                 < sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
             )
         with self._engine.connect() as connection:
-            return [_job(row._mapping) for row in connection.execute(query)]
+            return [to_job(row._mapping) for row in connection.execute(query)]
 
     def attempts(self, job_id: str) -> list[Attempt]:
         query = sa.select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
         with self._engine.connect() as connection:
-            return [_attempt(row._mapping) for row in connection.execute(query)]
+            return [to_attempt(row._mapping) for row in connection.execute(query)]
 
     def counts(self) -> dict[JobState, int]:
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
@@ -169,11 +155,7 @@ class Ledger:
             ).one_or_none()
             if row is None:
                 return None
-            connection.execute(
-                attempts.update()
-                .where(attempts.c.job_id == job_id, attempts.c.ended_at.is_(None))
-                .values(ended_at=now, outcome="crashed", reason="its worker process died")
-            )
+            _close_attempts(connection, job_id, "crashed", "its worker process died")
             connection.execute(
                 attempts.insert().values(
                     job_id=job_id, number=row.attempt, worker=worker, started_at=now
@@ -181,18 +163,21 @@ class Ledger:
             )
         return int(row.attempt)
 
-    def end_attempt(self, job_id: str, number: int, outcome: str, reason: str = "") -> None:
-        """Close an attempt as "finished", "crashed" or "interrupted"."""
+    def crash(self, job_id: str, number: int, reason: str) -> None:
+        """Close an attempt whose runner died; the job stays with its worker."""
         with self._engine.begin() as connection:
-            connection.execute(
-                attempts.update()
-                .where(
-                    attempts.c.job_id == job_id,
-                    attempts.c.number == number,
-                    attempts.c.ended_at.is_(None),
-                )
-                .values(ended_at=time.time(), outcome=outcome, reason=reason)
-            )
+            _close_attempts(connection, job_id, "crashed", reason, number)
+
+    def keep(self, job_id: str, attempt: int, files: Sequence[StoredFile]) -> None:
+        """Remember the artifacts of a finished step, so that they are not collected before the
+        job ends: until then only the queue's own record of the step names them."""
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                sa.select(jobs.c.kept).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
+            ).one_or_none()
+            if row is not None:
+                kept = [*row.kept, *(file.sha256 for file in files)]
+                connection.execute(jobs.update().where(jobs.c.id == job_id).values(kept=kept))
 
     def crashes(self, job_id: str) -> list[Attempt]:
         return [item for item in self.attempts(job_id) if item.outcome == "crashed"]
@@ -221,8 +206,15 @@ class Ledger:
         return JobState(state) if state else None
 
     def requeue(self, job_id: str, attempt: int) -> bool:
-        """Show a job as waiting again: its attempt was interrupted or crashed."""
-        return self._move(job_id, JobState.QUEUED, attempt=attempt, stage="", fraction=0.0)
+        """Show a job as waiting again: its worker is shutting down, at no cost to the job."""
+        return self._move(
+            job_id,
+            JobState.QUEUED,
+            attempt=attempt,
+            outcome=("interrupted", "its worker was shut down"),
+            stage="",
+            fraction=0.0,
+        )
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -249,7 +241,12 @@ class Ledger:
         self, job_id: str, error: JobError, ttl_seconds: float, attempt: int | None = None
     ) -> bool:
         return self._move(
-            job_id, JobState.FAILED, attempt=attempt, error=asdict(error), **_ending(ttl_seconds)
+            job_id,
+            JobState.FAILED,
+            attempt=attempt,
+            outcome=("finished", error.code),
+            error=asdict(error),
+            **_ending(ttl_seconds),
         )
 
     def cancel_queued(self, job_id: str, ttl_seconds: float) -> bool:
@@ -260,32 +257,15 @@ class Ledger:
     def cancel_running(self, job_id: str) -> bool:
         return self._move(job_id, JobState.CANCELLING)
 
-    def cancelled(self, job_id: str, ttl_seconds: float) -> bool:
+    def cancelled(self, job_id: str, ttl_seconds: float, attempt: int | None = None) -> bool:
         return self._move(
-            job_id, JobState.CANCELLED, only_from=JobState.CANCELLING, **_ending(ttl_seconds)
+            job_id,
+            JobState.CANCELLED,
+            attempt=attempt,
+            only_from=JobState.CANCELLING,
+            outcome=("finished", "cancelled"),
+            **_ending(ttl_seconds),
         )
-
-    def expire(self) -> int:
-        """Forget the artifacts of results whose time is up; how many."""
-        due = sa.and_(jobs.c.expires_at.is_not(None), jobs.c.expires_at < time.time())
-        with self._engine.begin() as connection:
-            expired = connection.execute(
-                jobs.update()
-                .where(due, jobs.c.state.in_(sources(JobState.EXPIRED)))
-                .values(state=JobState.EXPIRED, artifacts=[], version=jobs.c.version + 1)
-            ).rowcount
-        return int(expired)
-
-    def referenced_payloads(self) -> set[str]:
-        """Hashes the store must keep: of every job that has not ended or whose time is not up."""
-        kept = sa.or_(jobs.c.expires_at.is_(None), jobs.c.expires_at >= time.time())
-        query = sa.select(jobs.c.inputs, jobs.c.artifacts).where(kept)
-        with self._engine.connect() as connection:
-            return {
-                file["sha256"]
-                for row in connection.execute(query)
-                for file in (*row.inputs, *row.artifacts)
-            }
 
     def _move(
         self,
@@ -294,9 +274,16 @@ class Ledger:
         *,
         attempt: int | None = None,
         only_from: JobState | None = None,
+        outcome: tuple[str, str] = ("finished", ""),
         **values: Any,
     ) -> bool:
-        """Change the state if the transition table and the attempt allow it; whether it did."""
+        """Change the state if the transition table and the attempt allow it; whether it did.
+
+        Unless the job is only being asked to stop, its open attempt ends with it: `outcome` is
+        (outcome, reason).
+        """
+        if target in FINAL:
+            values["kept"] = []
         allowed = sources(target) if only_from is None else (only_from,)
         guard = [jobs.c.id == job_id, jobs.c.state.in_(allowed)]
         if attempt is not None:
@@ -307,79 +294,23 @@ class Ledger:
                 .where(*guard)
                 .values(state=target, version=jobs.c.version + 1, **values)
             ).rowcount
+            if changed and target is not JobState.CANCELLING:
+                _close_attempts(connection, job_id, *outcome)
         return bool(changed)
 
-    # -- workers ---------------------------------------------------------------------------
 
-    def heartbeat(self, worker: str, device: str, pid: int, state: str) -> None:
-        values = {"device": device, "pid": pid, "state": state, "seen_at": time.time()}
-        with self._engine.begin() as connection:
-            changed = connection.execute(
-                workers.update().where(workers.c.id == worker).values(**values)
-            ).rowcount
-            if not changed:
-                connection.execute(workers.insert().values(id=worker, **values))
-
-    def workers(self) -> list[WorkerStatus]:
-        """Workers seen within the last minute."""
-        query = (
-            sa.select(workers)
-            .where(workers.c.seen_at > time.time() - WORKER_FORGOTTEN_SECONDS)
-            .order_by(workers.c.id)
-        )
-        with self._engine.connect() as connection:
-            return [
-                WorkerStatus(row.id, row.device, row.pid, row.state, _utc(row.seen_at))
-                for row in connection.execute(query)
-            ]
-
-    def forget_worker(self, worker: str) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(workers.delete().where(workers.c.id == worker))
+def _close_attempts(
+    connection: sa.Connection, job_id: str, outcome: str, reason: str, number: int | None = None
+) -> None:
+    """End the job's open attempt, or only the one of this number."""
+    guard = [attempts.c.job_id == job_id, attempts.c.ended_at.is_(None)]
+    if number is not None:
+        guard.append(attempts.c.number == number)
+    connection.execute(
+        attempts.update().where(*guard).values(ended_at=time.time(), outcome=outcome, reason=reason)
+    )
 
 
 def _ending(ttl_seconds: float) -> dict[str, Any]:
     now = time.time()
     return {"finished_at": now, "expires_at": now + ttl_seconds}
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _utc_or_none(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _utc(seconds)
-
-
-def _job(row: Mapping[Any, Any], queue_position: int | None = None) -> Job:
-    return Job(
-        id=row["id"],
-        task=row["task"],
-        steps=tuple(Step(**step) for step in row["steps"]),
-        inputs=tuple(StoredFile(**file) for file in row["inputs"]),
-        priority=PRIORITY_OF_RANK[row["priority"]],
-        state=JobState(row["state"]),
-        created_at=_utc(row["created_at"]),
-        started_at=_utc_or_none(row["started_at"]),
-        finished_at=_utc_or_none(row["finished_at"]),
-        expires_at=_utc_or_none(row["expires_at"]),
-        attempt=row["attempt"],
-        version=row["version"],
-        progress=Progress(row["stage"], row["fraction"], row["message"]),
-        artifacts=tuple(StoredFile(**file) for file in row["artifacts"]),
-        report=row["report"],
-        error=JobError(**row["error"]) if row["error"] else None,
-        idempotency_key=row["idempotency_key"],
-        queue_position=queue_position,
-    )
-
-
-def _attempt(row: Mapping[Any, Any]) -> Attempt:
-    return Attempt(
-        number=row["number"],
-        worker=row["worker"],
-        started_at=_utc(row["started_at"]),
-        ended_at=_utc_or_none(row["ended_at"]),
-        outcome=row["outcome"],
-        reason=row["reason"],
-    )

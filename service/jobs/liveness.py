@@ -70,12 +70,19 @@ class PostgresLiveness:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._held: set[str] = set()
 
     def try_lock(self, name: str) -> bool:
+        if name in self._held:  # a session may take its own lock twice
+            return False
         query = sa.text("SELECT pg_try_advisory_lock(:key)")
-        return bool(self._connection.execute(query, {"key": _key(name)}).scalar_one())
+        if self._connection.execute(query, {"key": _key(name)}).scalar_one():
+            self._held.add(name)
+            return True
+        return False
 
     def unlock(self, name: str) -> None:
+        self._held.discard(name)
         query = sa.text("SELECT pg_advisory_unlock(:key)")
         self._connection.execute(query, {"key": _key(name)})
 

@@ -1,13 +1,16 @@
 """What a worker and its runner say to each other: JSON lines over two pipes.
 
-    worker -> runner   {"type": "run", ...RunRequest}   {"type": "cancel"}
-    runner -> worker   {"type": "ready"}
-                       {"type": "progress", "stage", "fraction", "message"}
-                       {"type": "done", "artifacts": [{"name", "path", "media_type"}], "report"}
-                       {"type": "failed", "code", "message", "next_step", "user_fault"}
-                       {"type": "cancelled"}
+    worker -> runner   {"type": "run", "step", ...RunRequest}   {"type": "cancel", "step"}
+    runner -> worker   {"type": "ready"}   {"type": "broken", "reason"}
+                       {"type": "started", "step"}
+                       {"type": "progress", "step", "stage", "fraction", "message"}
+                       {"type": "done", "step", "report",
+                        "artifacts": [{"name", "path", "media_type"}]}
+                       {"type": "failed", "step", "code", "message", "next_step", "user_fault"}
+                       {"type": "cancelled", "step"}
 
-A runner ends when its command pipe does: a worker that dies takes it along.
+`step` numbers the requests of one runner: an answer to an earlier one is never taken for this
+one's. A runner ends when its command pipe does: a worker that dies takes it along.
 """
 
 from __future__ import annotations
@@ -34,12 +37,8 @@ class RunRequest:
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """One line. NaN and infinities in a report become null: JSON has no word for them."""
-    try:
-        text = json.dumps(message, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(message))
-    return text.encode() + b"\n"
+    """One line that every JSON reader and database takes. Raises TypeError for what is not JSON."""
+    return json.dumps(_plain(message), allow_nan=False).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -49,11 +48,15 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """NaN and infinities become null, and text loses lone surrogates and NUL: JSON has no word
+    for the first, PostgreSQL none for the others."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "")
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value

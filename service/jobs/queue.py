@@ -22,11 +22,15 @@ import sqlalchemy as sa
 from service.errors import Conflict, IdempotencyConflict, InvalidRequest, NotReady, QueueFull
 from service.jobs import database
 from service.jobs.engine import QueueClient
-from service.jobs.ledger import RANK, Ledger
+from service.jobs.ledger import Ledger
 from service.jobs.records import Attempt, Job, NewJob, WorkerStatus
+from service.jobs.roster import Roster
+from service.jobs.rows import RANK
 from service.jobs.states import JobState
 from service.settings import Settings
 from service.storage.artifacts import ArtifactStore
+
+LOCK_SECONDS = 3.0  # a request does not wait longer for the database than this
 
 
 class JobQueue:
@@ -35,8 +39,9 @@ class JobQueue:
     def __init__(self, settings: Settings, store: ArtifactStore) -> None:
         self._settings = settings
         self._store = store
-        self._engine = database.create_engine(settings.effective_queue_url)
+        self._engine = database.create_engine(settings.effective_queue_url, LOCK_SECONDS)
         self._ledger = Ledger(self._engine)
+        self._roster = Roster(self._engine)
         self._client = QueueClient(self._engine)
         # SQLite lets one writer in at a time; queueing here is fairer than its busy handler.
         self._submitting = threading.Lock()
@@ -66,7 +71,7 @@ class JobQueue:
         """
         fingerprint = _fingerprint(new)
         job_id = new_job_id()
-        with _reachable(), self._submitting:
+        with _reachable(), self._turn():
             if (earlier := self._replay(new, fingerprint)) is not None:
                 return earlier, False
             self._check_room()
@@ -79,6 +84,16 @@ class JobQueue:
                     raise
                 return earlier, False
             return self._ledger.get(job_id), True
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One submission at a time, and none waits long: behind a locked database all would."""
+        if not self._submitting.acquire(timeout=LOCK_SECONDS):
+            raise _unreachable()
+        try:
+            yield
+        finally:
+            self._submitting.release()
 
     def _replay(self, new: NewJob, fingerprint: str) -> Job | None:
         if new.idempotency_key is None:
@@ -141,7 +156,7 @@ class JobQueue:
 
     def workers(self) -> list[WorkerStatus]:
         with _reachable():
-            return self._ledger.workers()
+            return self._roster.workers()
 
     # -- cancelling ------------------------------------------------------------------------
 
@@ -182,11 +197,15 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
-        raise NotReady(
-            "The job database is out of reach.",
-            code="queue_unreachable",
-            next_step="Retry in a few seconds; nothing was accepted.",
-        ) from error
+        raise _unreachable() from error
+
+
+def _unreachable() -> NotReady:
+    return NotReady(
+        "The job database is out of reach.",
+        code="queue_unreachable",
+        next_step="Retry in a few seconds; nothing was accepted.",
+    )
 
 
 def _fingerprint(new: NewJob) -> str:

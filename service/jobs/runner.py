@@ -7,6 +7,7 @@ to stderr, so that nothing but events reaches the event pipe.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import queue
@@ -24,6 +25,9 @@ from service.pipelines import PIPELINES, PipelineEntry, find_pipeline
 
 log = structlog.get_logger("runner")
 
+READ_BYTES = 1 << 16
+STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
 
 class Runner:
     """Reads commands in a thread, runs steps in the main thread."""
@@ -34,20 +38,27 @@ class Runner:
         self.device = device
         self._table = table
         self._event_fd = event_fd
+        os.set_inheritable(event_fd, False)  # a pipeline's own children must not hold it open
         self._writing = threading.Lock()
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._cancelled = threading.Event()
+        self._cancelled: set[int] = set()
         self._pipelines: dict[str, Pipeline] = {}
 
     def serve(self) -> None:
-        """Until stdin ends."""
-        threading.Thread(target=self._read_commands, daemon=True).start()
-        self._warm_up()
-        self.send({"type": "ready"})
-        while True:
-            request = self._requests.get()
-            self._cancelled.clear()
-            self.send(self._run(request))
+        """Until stdin ends. Never returns: what a pipeline left running must not keep us alive."""
+        try:
+            threading.Thread(target=self._read_commands, daemon=True).start()
+            self._warm_up()
+            self.send({"type": "ready"})
+            while True:
+                request = self._requests.get()
+                self.send({"type": "started", "step": request["step"]})
+                self.send({**self._run(request), "step": request["step"]})
+        except BaseException as error:
+            log.exception("runner_broken")
+            self.send({"type": "broken", "reason": f"{type(error).__name__}: {error}"})
+        finally:
+            os._exit(1)
 
     def send(self, event: dict[str, Any]) -> None:
         line = encode(event)
@@ -55,20 +66,32 @@ class Runner:
             while line:  # a pipe may take a part of a long line
                 line = line[os.write(self._event_fd, line) :]
 
+    def is_cancelled(self, step: int) -> bool:
+        return step in self._cancelled
+
     def _read_commands(self) -> None:
-        for line in sys.stdin.buffer:
-            message = decode(line)
-            if message["type"] == "cancel":
-                self._cancelled.set()
-            else:
-                self._requests.put(message)
+        buffer = b""
+        while chunk := os.read(0, READ_BYTES):
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for message in map(decode, lines):
+                if message["type"] == "cancel":
+                    self._cancelled.add(message["step"])
+                else:
+                    self._requests.put(message)
         os._exit(0)  # the worker is gone; the main thread may be deep in native code
 
     def _warm_up(self) -> None:
-        """Load what needs no weights, so that the first job does not pay for imports."""
+        """Load what needs no weights, so that the first job does not pay for imports.
+
+        A pipeline that does not load is tried again when a job asks for it, and fails only that.
+        """
         for entry in self._table:
-            if not entry.needs and not entry.unavailable_reason():
+            if entry.needs or entry.unavailable_reason():
+                continue
+            try:
                 self._load(entry)
+            except Exception:
+                log.exception("pipeline_not_loaded", pipeline=entry.name)
 
     def _load(self, entry: PipelineEntry) -> Pipeline:
         if entry.loader not in self._pipelines:
@@ -79,9 +102,7 @@ class Runner:
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         """One step to its last event."""
-        context = StepContext(
-            self, Path(request["workdir"]), int(request["options"].get("seed", 0))
-        )
+        context = StepContext(self, request)
         try:
             entry = find_pipeline(request["task"], request["pipeline"], self._table)
             options = entry.options.model_validate(request["options"])
@@ -90,60 +111,58 @@ class Runner:
                 for item in request["inputs"]
             ]
             result = self._load(entry)(context, inputs, options)
+            event = {
+                "type": "done",
+                "artifacts": [
+                    {"name": item.name, "path": str(item.path), "media_type": item.media_type}
+                    for item in result.artifacts
+                ],
+                "report": dict(result.report),
+            }
+            encode(event)  # a report that is not JSON is a bug of this pipeline, found here
+            return event
         except Cancelled:
             return {"type": "cancelled"}
         except PipelineError as error:
-            return {
-                "type": "failed",
-                "code": error.code,
-                "message": error.message,
-                "next_step": error.next_step,
-                "user_fault": isinstance(error, InvalidInput),
-            }
+            fault = isinstance(error, InvalidInput)
+            return _failed(error.code, error.message, error.next_step, user_fault=fault)
         except MemoryError:
-            return {
-                "type": "failed",
-                "code": "out_of_memory",
-                "message": "The job needs more memory than this worker has.",
-                "next_step": "Send a smaller file, or give the worker more memory.",
-                "user_fault": False,
-            }
+            return _failed(
+                "out_of_memory",
+                "The job needs more memory than this worker has.",
+                "Send a smaller file, or give the worker more memory.",
+            )
         except Exception as error:  # a bug in a pipeline must end one job, not the worker
-            log.exception("pipeline_bug", pipeline=request["pipeline"])
-            return {
-                "type": "failed",
-                "code": "pipeline_bug",
-                "message": f"The pipeline {request['pipeline']!r} failed unexpectedly "
+            log.exception("pipeline_failed", pipeline=request["pipeline"])
+            if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
+                return _failed(
+                    "worker_storage",
+                    f"The worker could not store the job's files: {error.strerror}.",
+                    "Free space where DATA_DIR lies, then submit again.",
+                )
+            return _failed(
+                "pipeline_bug",
+                f"The pipeline {request['pipeline']!r} failed unexpectedly "
                 f"({type(error).__name__}).",
-                "next_step": "Please report this with the worker's log.",
-                "user_fault": False,
-            }
-        return {
-            "type": "done",
-            "artifacts": [
-                {"name": item.name, "path": str(item.path), "media_type": item.media_type}
-                for item in result.artifacts
-            ],
-            "report": dict(result.report),
-        }
-
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+                "Please report this with the worker's log.",
+            )
 
 
 class StepContext:
     """The RunContext of one step: progress becomes events."""
 
-    def __init__(self, runner: Runner, workdir: Path, seed: int) -> None:
+    def __init__(self, runner: Runner, request: dict[str, Any]) -> None:
         self._runner = runner
-        self.workdir = workdir
-        self.seed = seed
+        self._step = request["step"]
+        self.workdir = Path(request["workdir"])
+        self.seed = int(request["options"].get("seed", 0))
         self.device = runner.device
 
     def progress(self, stage: str, fraction: float, message: str = "") -> None:
         self._runner.send(
             {
                 "type": "progress",
+                "step": self._step,
                 "stage": stage,
                 "fraction": min(1.0, max(0.0, float(fraction))),
                 "message": message,
@@ -151,7 +170,17 @@ class StepContext:
         )
 
     def cancelled(self) -> bool:
-        return self._runner.cancelled()
+        return self._runner.is_cancelled(self._step)
+
+
+def _failed(code: str, message: str, next_step: str, *, user_fault: bool = False) -> dict[str, Any]:
+    return {
+        "type": "failed",
+        "code": code,
+        "message": message,
+        "next_step": next_step,
+        "user_fault": user_fault,
+    }
 
 
 def main() -> None:

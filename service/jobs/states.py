@@ -9,6 +9,8 @@
              ▼                                   ▼ cancel
           cancelled <── runner stopped ─── cancelling
 
+    queued, running or cancelling ─> failed also when the queue has lost the job: housekeeping
+
 A job always ends: `succeeded`, `failed` and `cancelled` are final, and `expired` follows
 `succeeded` once the result's time is up.
 """

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -62,6 +63,9 @@ def run(
     OSError when the port is taken.
     """
     configure_logs(settings, process="supervisor")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # first: PID 1 has no default handlers
+        signal.signal(number, lambda *_: stop.set())
     verdict = _guard(settings)
     if verdict and settings.guard == "strict":
         log.error("refused", reason=verdict, next_step="GUARD=serve starts anyway and answers 503")
@@ -70,10 +74,8 @@ def run(
     if listener is not None:
         settings = replace(settings, port=listener.getsockname()[1])
     devices = find_devices(settings.devices) if role != "api" and not verdict else []
-    store = ArtifactStore(settings.effective_storage_url, settings.data_dir)
-    queue = JobQueue(settings, store)
-    queue.open()
-    queue.close()
+    if not verdict:
+        _open_once(settings)
     children = [
         Child(f"worker-{device}", [sys.executable, "-m", "service.jobs.worker", device])
         for device in devices
@@ -84,7 +86,15 @@ def run(
         children.insert(0, Child("api", command, (fd,)))
         if on_listening is not None:
             on_listening(f"http://{settings.host}:{settings.port}")
-    return Supervisor(settings, children).run()
+    return Supervisor(settings, children, stop).run()
+
+
+def _open_once(settings: Settings) -> None:
+    """Create what is missing and find out what is wrong before any child does."""
+    store = ArtifactStore(settings.effective_storage_url, settings.data_dir)
+    queue = JobQueue(settings, store)
+    queue.open()
+    queue.close()
 
 
 def _guard(settings: Settings) -> str:
@@ -129,39 +139,37 @@ def find_devices(wanted: str) -> list[str]:
 class Supervisor:
     """Keeps children alive until told to stop."""
 
-    def __init__(self, settings: Settings, children: list[Child]) -> None:
+    def __init__(self, settings: Settings, children: list[Child], stop: threading.Event) -> None:
         self._settings = settings
         self._children = children
-        self._stopping = False
+        self._stop = stop
         self._lifeline, self._lifeline_end = os.pipe()
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        while not self._stopping:
+        while not self._stop.wait(TICK_SECONDS):
             for child in self._children:
                 if child.process is None and time.monotonic() >= child.restart_at:
                     self._start(child)
             self._reap()
-            time.sleep(TICK_SECONDS)
+        log.info("stopping")
         self._stop_children()
         return 0
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        self._stopping = True
 
     def _start(self, child: Child) -> None:
         environment = {**os.environ, **to_environment(self._settings)}
         environment.pop("SAGEMAKER_BIND_TO_PORT", None)  # read already; the socket is open
-        child.process = subprocess.Popen(
-            child.command,
-            stdin=self._lifeline,
-            pass_fds=child.pass_fds,
-            env=environment,
-            start_new_session=True,  # so that a dead worker's runner can be ended with it
-        )
         child.started_at = time.monotonic()
+        try:
+            child.process = subprocess.Popen(
+                child.command,
+                stdin=self._lifeline,
+                pass_fds=child.pass_fds,
+                env=environment,
+                start_new_session=True,  # so that a dead worker's runner can be ended with it
+            )
+        except OSError as problem:  # no memory or no process to be had just now
+            self._back_off(child, f"could not be started: {problem.strerror}")
+            return
         log.debug("started", child=child.name, pid=child.process.pid)
 
     def _reap(self) -> None:
@@ -171,23 +179,27 @@ class Supervisor:
             if process is None or process.poll() is None:
                 continue
             _kill_group(process.pid)
-            lived = time.monotonic() - child.started_at
-            child.delay = (
-                FIRST_DELAY_SECONDS
-                if lived > STEADY_SECONDS or not child.delay
-                else min(LONGEST_DELAY_SECONDS, child.delay * 2)
-            )
-            child.restart_at = time.monotonic() + child.delay
             child.process = None
-            log.warning(
-                "restarting",
-                child=child.name,
-                status=process.returncode,
-                lived_seconds=round(lived, 1),
-                delay_seconds=child.delay,
-            )
+            self._back_off(child, f"ended with status {process.returncode}")
         if os.getpid() == 1:
             _reap_adopted({child.process.pid for child in self._children if child.process})
+
+    def _back_off(self, child: Child, reason: str) -> None:
+        """Restart at once what lived long, and with growing pauses what does not."""
+        lived = time.monotonic() - child.started_at
+        child.delay = (
+            FIRST_DELAY_SECONDS
+            if lived > STEADY_SECONDS or not child.delay
+            else min(LONGEST_DELAY_SECONDS, child.delay * 2)
+        )
+        child.restart_at = time.monotonic() + child.delay
+        log.warning(
+            "restarting",
+            child=child.name,
+            reason=reason,
+            lived_seconds=round(lived, 1),
+            delay_seconds=child.delay,
+        )
 
     def _stop_children(self) -> None:
         alive = [child.process for child in self._children if child.process is not None]

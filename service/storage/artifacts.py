@@ -7,18 +7,23 @@ only then does it get its final name, so a reader never sees half a payload.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 CHUNK_BYTES = 1 << 20
@@ -103,14 +108,16 @@ class ArtifactStore:
         """
         digest = payload.seal()
         if self._folder is None:
-            obstore.put(self._store, _key(digest), payload.path)
+            with _os_errors():
+                obstore.put(self._store, _key(digest), payload.path)
             return digest
         target = self._folder / _key(digest)
         _make_folders(target.parent)
-        if self._incoming.stat().st_dev == target.parent.stat().st_dev:
-            os.replace(payload.path, target)
-        else:
-            _copy_then_rename(payload.path, target)
+        with self._locked(fcntl.LOCK_SH):
+            if self._incoming.stat().st_dev == target.parent.stat().st_dev:
+                os.replace(payload.path, target)
+            else:
+                _copy_then_rename(payload.path, target)
         _fsync_folder(target.parent)
         return digest
 
@@ -126,11 +133,7 @@ class ArtifactStore:
     def exists(self, digest: str) -> bool:
         if self._folder is not None:
             return (self._folder / _key(digest)).is_file()
-        try:
-            obstore.head(self._store, _key(digest))
-        except FileNotFoundError:
-            return False
-        return True
+        return self._modified_at(digest) is not None
 
     def read(self, digest: str, start: int, end: int) -> Iterator[bytes]:
         """Bytes [start, end) of a payload in chunks. Raises FileNotFoundError."""
@@ -139,7 +142,9 @@ class ArtifactStore:
             return
         while start < end:
             stop = min(end, start + 8 * CHUNK_BYTES)
-            yield bytes(obstore.get_range(self._store, _key(digest), start=start, end=stop))
+            with _os_errors():
+                chunk = bytes(obstore.get_range(self._store, _key(digest), start=start, end=stop))
+            yield chunk
             start = stop
 
     def fetch(self, digest: str, target: Path, size_bytes: int) -> None:
@@ -174,10 +179,8 @@ class ArtifactStore:
 
     def delete(self, digest: str) -> None:
         """Remove a payload; absent is fine."""
-        try:
+        with _os_errors(), suppress(FileNotFoundError):
             obstore.delete(self._store, _key(digest))
-        except FileNotFoundError:
-            return
 
     def collect(self, referenced: Collection[str], min_age_seconds: float) -> int:
         """Delete payloads no job refers to and that are older than `min_age_seconds`.
@@ -186,26 +189,65 @@ class ArtifactStore:
         """
         oldest = time.time() - min_age_seconds
         removed = 0
-        for batch in obstore.list(self._store, prefix="sha256"):
-            for entry in batch:
-                digest = str(entry["path"]).rsplit("/", 1)[-1]
-                if digest not in referenced and entry["last_modified"].timestamp() < oldest:
-                    self.delete(digest)
-                    removed += 1
+        with _os_errors():
+            for batch in obstore.list(self._store, prefix="sha256"):
+                for entry in batch:
+                    digest = str(entry["path"]).rsplit("/", 1)[-1]
+                    if digest not in referenced and entry["last_modified"].timestamp() < oldest:
+                        removed += self._delete_if_older(digest, oldest)
         self._drop_stale_incoming()
         return removed
+
+    def _delete_if_older(self, digest: str, oldest: float) -> bool:
+        """Look again just before deleting: the same bytes may have been added meanwhile."""
+        with self._locked(fcntl.LOCK_EX):
+            modified_at = self._modified_at(digest)
+            if modified_at is None or modified_at >= oldest:
+                return False
+            self.delete(digest)
+            return True
+
+    def _modified_at(self, digest: str) -> float | None:
+        """Seconds since the epoch; None for a payload that is not there."""
+        with _os_errors():
+            try:
+                found = obstore.head(self._store, _key(digest))
+            except FileNotFoundError:
+                return None
+        return found["last_modified"].timestamp()
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Keeps `collect` and `add` of the processes of this machine apart, for microseconds."""
+        handle = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def _drop_stale_incoming(self) -> None:
         """Remove what killed processes left half written."""
         oldest = time.time() - STALE_INCOMING_SECONDS
         for path in self._incoming.iterdir():
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # an upload that ends meanwhile
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode) and status.st_mtime < oldest:
+                    path.unlink()
 
 
 def _key(digest: str) -> str:
     """Two levels, so that no folder holds more than a few thousand entries."""
     return f"sha256/{digest[:2]}/{digest}"
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """The library's errors as OSError, which callers expect of storage."""
+    try:
+        yield
+    except BaseError as error:
+        raise OSError(errno.EIO, f"the artifact store failed: {error}".splitlines()[0]) from error
 
 
 def _read_local(path: Path, start: int, end: int) -> Iterator[bytes]:

@@ -195,12 +195,11 @@ def start_api() -> Callable[..., Api]:
         *,
         real_queue: bool = False,
         protocol: type[LimitedProtocol] = LimitedProtocol,
-        guard_reason: str = "",
         **settings: Any,
     ) -> Api:
         chosen = read_settings({}, data_dir=data_dir, **{"min_free_bytes": 0} | settings)
         queue_type: Any = JobQueue if real_queue else FakeQueue
-        app = create_app(chosen, guard_reason=guard_reason, make_queue=queue_type)
+        app = create_app(chosen, make_queue=queue_type)
         listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
             app, http=protocol, ws="none", log_config=None, timeout_graceful_shutdown=5

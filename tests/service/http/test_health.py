@@ -72,12 +72,6 @@ def test_not_ready_says_why(
     assert api.client.get("/healthz").status_code == 200, "alive all the same"
 
 
-def test_a_refusing_guard_is_not_ready(serve: Any) -> None:
-    api = serve(guard_reason="driver 470 is older than 525")
-    assert failing_checks(api) == {"guard": "driver 470 is older than 525"}
-    assert api.client.get("/ping").status_code == 503
-
-
 def test_too_little_disk_is_not_ready(serve: Any) -> None:
     api = serve(min_free_bytes=2**50)
     assert str(2**50) in failing_checks(api)["free_space"]

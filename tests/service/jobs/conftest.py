@@ -34,14 +34,16 @@ class Bench:
         self.queue.open()
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    def start_worker(self, **settings: object) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, runner: str = "rehearsal_runner", **settings: object
+    ) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             **to_environment(replace(self.settings, **settings)),  # type: ignore[arg-type]
             "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
         }
         worker = subprocess.Popen(
-            [sys.executable, "-m", "service.jobs.worker", "cpu", "rehearsal_runner"],
+            [sys.executable, "-m", "service.jobs.worker", "cpu", runner],
             stdin=subprocess.PIPE,
             env=environment,
             start_new_session=True,
@@ -73,6 +75,12 @@ class Bench:
                 return job
             time.sleep(0.02)
         raise AssertionError(f"still {job.state} after {DEADLINE_SECONDS} s")
+
+    def wait_for(self, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not true():
+            assert time.monotonic() < deadline, "it did not come true"
+            time.sleep(0.05)
 
     def wait_running(self, job: Job) -> Job:
         return self.wait(

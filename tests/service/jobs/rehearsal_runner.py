@@ -5,6 +5,7 @@ Run by workers under test as `python -m rehearsal_runner DEVICE EVENT_FD`.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -106,6 +107,42 @@ def load_buggy(device: str) -> Pipeline:
     return run
 
 
+def load_mangled(device: str) -> Pipeline:
+    """Reports text that neither UTF-8 nor PostgreSQL takes."""
+
+    def run(context: RunContext, inputs: Sequence[InputFile], options: NoOptions) -> PipelineResult:
+        context.progress("lone \ud800 surrogate", 0.5, "and a \0 in it")
+        time.sleep(0.5)  # long enough for the progress to be stored
+        return load_copy(device)(context, inputs, options)
+
+    return run
+
+
+def load_leaving_a_child(device: str) -> Pipeline:
+    """Dies while a child of its own holds every pipe open."""
+
+    def run(context: RunContext, inputs: Sequence[InputFile], options: NoOptions) -> PipelineResult:
+        if os.fork() == 0:
+            time.sleep(20)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+    return run
+
+
+def load_full_disk(device: str) -> Pipeline:
+    def run(context: RunContext, inputs: Sequence[InputFile], options: NoOptions) -> PipelineResult:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return run
+
+
+def load_absent(device: str) -> Pipeline:
+    """Its module does not import: it must fail its own jobs only."""
+    raise ImportError("libmissing.so: cannot open shared object file")
+
+
 def entry(name: str) -> PipelineEntry:
     return PipelineEntry(
         name=name,
@@ -119,10 +156,9 @@ def entry(name: str) -> PipelineEntry:
     )
 
 
-TABLE = tuple(
-    entry(name)
-    for name in ("copy", "slow", "stubborn", "deadly", "deadly_once", "refusing", "buggy")
-)
+NAMES = ("copy", "slow", "stubborn", "deadly", "deadly_once", "refusing", "buggy", "mangled")
+NAMES += ("leaving_a_child", "full_disk", "absent")
+TABLE = tuple(entry(name) for name in NAMES)
 
 if __name__ == "__main__":
     Runner(sys.argv[1], int(sys.argv[2]), TABLE).serve()

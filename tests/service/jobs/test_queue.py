@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from service.errors import Conflict, IdempotencyConflict, InvalidRequest, NotFound, QueueFull
+from service.errors import (
+    Conflict,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    QueueFull,
+)
 from service.jobs import database
 from service.jobs.ledger import Ledger
 from service.jobs.queue import JobQueue, new_job_id
-from service.jobs.records import JobError, Progress
+from service.jobs.records import JobError, NewJob, Progress
+from service.jobs.retention import Retention
 from service.jobs.states import FINAL, TRANSITIONS, JobState, sources
 from service.settings import Settings
 
@@ -53,8 +63,6 @@ def test_one_key_from_many_processes_at_once_is_one_job(bench):
     template = bench.submit("copy", key="other")
 
     def submit(queue: JobQueue) -> None:
-        from service.jobs.records import NewJob
-
         new = NewJob("rehearsal", template.steps, template.inputs, idempotency_key="same")
         found.append(queue.submit(new)[0].id)
 
@@ -71,8 +79,6 @@ def test_one_key_from_many_processes_at_once_is_one_job(bench):
 def test_a_full_queue_refuses_with_its_limit(tmp_path, bench):
     full = JobQueue(replace(bench.settings, max_queued=1), bench.store)
     job = bench.submit("copy")
-    from service.jobs.records import NewJob
-
     with pytest.raises(QueueFull, match="limit is 1"):
         full.submit(NewJob("rehearsal", job.steps, job.inputs))
     full.close()
@@ -102,10 +108,20 @@ def test_a_job_that_ended_cannot_be_cancelled(bench):
 
 
 @pytest.fixture
-def ledger(bench):
+def engine(bench):
     engine = database.create_engine(bench.settings.effective_queue_url)
-    yield Ledger(engine)
+    yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine):
+    return Ledger(engine)
+
+
+@pytest.fixture
+def retention(engine):
+    return Retention(engine)
 
 
 def test_an_outdated_attempt_cannot_publish_over_its_successor(bench, ledger):
@@ -117,20 +133,76 @@ def test_an_outdated_attempt_cannot_publish_over_its_successor(bench, ledger):
     assert ledger.publish(job.id, new, [], {"by": "new"}, 60)
     assert not ledger.publish(job.id, new, [], {"by": "again"}, 60)
     assert ledger.get(job.id).report == {"by": "new"}
-    assert [item.outcome for item in ledger.attempts(job.id)] == ["crashed", ""]
+    assert [item.outcome for item in ledger.attempts(job.id)] == ["crashed", "finished"]
 
 
-def test_a_result_expires_and_its_payload_is_collected(bench, ledger):
+def test_a_result_expires_and_its_payload_is_collected(bench, ledger, retention):
     job = bench.submit("copy", content=b"short-lived")
     kept = bench.submit("copy", content=b"kept")
     attempt = ledger.begin_attempt(job.id, "a")
     ledger.publish(job.id, attempt, job.inputs, {}, ttl_seconds=-1)
-    assert ledger.expire() == 1
+    assert retention.expire() == 1
     assert ledger.get(job.id).state is JobState.EXPIRED
-    removed = bench.store.collect(ledger.referenced_payloads(), min_age_seconds=-1)
+    removed = bench.store.collect(retention.referenced_payloads(), min_age_seconds=-1)
     assert removed == 1
     assert not bench.store.exists(job.inputs[0].sha256)
     assert bench.store.exists(kept.inputs[0].sha256)
+
+
+def test_artifacts_of_finished_steps_are_kept_until_the_job_ends(bench, ledger, retention):
+    job = bench.submit("copy", "copy", content=b"input")
+    attempt = ledger.begin_attempt(job.id, "a")
+    with bench.store.incoming() as payload:
+        payload.write(b"outcome of step 0")
+        between = replace(job.inputs[0], sha256=bench.store.add(payload))
+    ledger.keep(job.id, attempt, [between])
+    ledger.begin_attempt(job.id, "b")  # a crash later they are still needed
+    assert bench.store.collect(retention.referenced_payloads(), min_age_seconds=-1) == 0
+    assert ledger.fail(job.id, JobError("code", "message"), ttl_seconds=60)
+    assert bench.store.collect(retention.referenced_payloads(), min_age_seconds=-1) == 1
+    assert not bench.store.exists(between.sha256) and bench.store.exists(job.inputs[0].sha256)
+
+
+def test_rows_are_forgotten_only_after_their_time(bench, ledger, retention):
+    old, young, waiting = (bench.submit("copy") for _ in range(3))
+    ledger.begin_attempt(old.id, "a")
+    assert ledger.fail(old.id, JobError("code", "message"), ttl_seconds=-100)
+    assert ledger.fail(young.id, JobError("code", "message"), ttl_seconds=100)
+    assert retention.forget_jobs(history_seconds=50) == 1
+    with pytest.raises(NotFound):
+        ledger.get(old.id)
+    assert ledger.get(young.id).state is JobState.FAILED
+    assert ledger.get(waiting.id).state is JobState.QUEUED
+
+
+def test_a_locked_database_is_an_answer_not_a_hang(bench, engine):
+    """Two submissions at once while another process holds the write lock: both hear so soon."""
+    refusals: list[float] = []
+
+    def submit() -> None:
+        started = time.monotonic()
+        with pytest.raises(NotReady):
+            bench.submit("copy")
+        refusals.append(time.monotonic() - started)
+
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        threads = [threading.Thread(target=submit) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(25)
+        connection.rollback()
+    assert len(refusals) == 2
+    assert bench.submit("copy").state is JobState.QUEUED
+
+
+def test_many_processes_may_open_an_empty_database_at_once(tmp_path):
+    url = Settings(data_dir=tmp_path).effective_queue_url
+    command = [sys.executable, "-c", f"from service.jobs.database import prepare; prepare({url!r})"]
+    opening = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    assert [process.communicate()[1] for process in opening] == [b""] * 4
+    assert [process.returncode for process in opening] == [0] * 4
 
 
 def test_a_failed_jobs_error_survives_the_database(bench, ledger):
@@ -141,8 +213,6 @@ def test_a_failed_jobs_error_survives_the_database(bench, ledger):
 
 
 def test_a_database_of_another_release_is_refused(tmp_path):
-    from service.errors import NotReady
-
     settings = Settings(data_dir=tmp_path)
     database.prepare(settings.effective_queue_url)
     engine = database.create_engine(settings.effective_queue_url)

@@ -173,6 +173,56 @@ def test_the_runner_dies_with_its_worker(bench):
     assert not _alive(runner)
 
 
+def test_a_pipeline_that_does_not_load_fails_its_own_jobs_only(bench):
+    bench.start_worker()
+    failed = bench.wait(bench.submit("absent"))
+    assert failed.error is not None and failed.error.code == "pipeline_bug"
+    assert "ImportError" in failed.error.message
+    assert bench.wait(bench.submit("copy")).state is JobState.SUCCEEDED
+
+
+def test_a_runner_that_cannot_start_costs_no_job_anything(bench):
+    worker = bench.start_worker(runner="no_such_module")
+    job = bench.submit("copy")
+    bench.wait_for(lambda: [item.state for item in bench.queue.workers()] == ["broken"])
+    assert bench.queue.get(job.id).state is JobState.QUEUED
+    assert bench.queue.attempts(job.id) == []
+    worker.terminate()
+    assert worker.wait(20) == 0
+    bench.start_worker()
+    assert bench.wait(job).attempt == 1
+
+
+def test_mangled_text_neither_hides_a_job_nor_mixes_answers(bench):
+    bench.start_worker()
+    first, second = bench.submit("mangled"), bench.submit("copy", content=b"second")
+    assert bench.wait(first).state is JobState.SUCCEEDED
+    assert bench.content(bench.wait(second)) == b"second+"
+
+
+def test_a_dead_runner_is_noticed_though_its_child_holds_the_pipe(bench):
+    bench.start_worker()
+    job = bench.submit("leaving_a_child")
+    job = bench.wait(job)  # well before the child's 20 s, three times
+    assert job.error is not None and job.error.code == "poison_job"
+    assert (job.finished_at - job.started_at).total_seconds() < 20
+
+
+def test_a_full_disk_is_named_as_such(bench):
+    bench.start_worker()
+    job = bench.wait(bench.submit("full_disk"))
+    assert job.error is not None and job.error.code == "worker_storage"
+    assert "No space left" in job.error.message
+
+
+def test_what_a_dead_host_left_is_cleared(bench):
+    left = bench.settings.data_dir / "work" / "elsewhere:cpu"
+    (left / "some-job" / "inputs").mkdir(parents=True)
+    bench.start_worker()
+    bench.wait_for(lambda: not left.exists())
+    assert bench.wait(bench.submit("copy")).state is JobState.SUCCEEDED
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
