@@ -85,7 +85,7 @@ class EmbeddedPipeline:
 
         # 6. Export: into the unit box, to files, and back to check them.
         watch.stage("export", 0.9)
-        turn = object_to_camera(plan.azimuths[0], plan.elevations[0])
+        turn = object_to_camera(shape.azimuths[0], plan.elevations[0])
         positions = to_unit_box(vertices, faces, turn)
         normals = vertex_normals(positions, faces).astype(np.float32)
         mesh = TexturedMesh(positions, normals, faces, source, uv, corners, texture)
@@ -135,7 +135,7 @@ def _shape(cutouts: Sequence[Cutout], plan: ViewPlan, options: EmbeddedOptions) 
         )
     vertices, faces = reconstruct(cutouts[0].rgba, options.field_of_view, options.resolution)
     camera = Camera(tangent=float(np.tan(np.radians(options.field_of_view) / 2)))
-    return Shape(vertices, faces, (camera,), "medial balls", None)
+    return Shape(vertices, faces, (camera,), plan.azimuths, "medial balls", None)
 
 
 def _report(
@@ -161,6 +161,12 @@ def _report(
             f"The images' outlines agree only in part ({shape.agreement:.2f}); parts that one view "
             "misses are cut off. Check the angles."
         )
+    moved = max(abs(a - b) for a, b in zip(shape.azimuths, plan.azimuths, strict=True))
+    if moved > 0:
+        warnings.append(
+            f"The outlines do not fit together under the given azimuths; the images were turned by "
+            f"up to {moved:.1f} degrees, to where they do."
+        )
     if facts.faces > options.faces:
         warnings.append(
             f"The mesh has {facts.faces} faces, above the budget of {options.faces}: with fewer, "
@@ -171,7 +177,8 @@ def _report(
         "views": [
             {
                 "image": cutout.name,
-                "azimuth": plan.azimuths[k],
+                "azimuth": shape.azimuths[k],
+                "azimuth_declared": plan.azimuths[k],
                 "elevation": plan.elevations[k],
                 "label": plan.label(k),
                 "size_px": [cutout.rgba.shape[1], cutout.rgba.shape[0]],

@@ -1,34 +1,45 @@
 """A texture atlas of projected pages: which page each face uses, and where on the texture it lies.
 
 Knows nothing of colours (see `bake`). One image makes two pages: what the camera sees, and what
-lies behind it. Several images make a page each, plus a page for every side that none of them saw.
+lies behind it. Several images make a page each for what they paint (see `view_choice`), and more
+for what none of them saw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.image_to_mesh.finishing.normals import face_normals
-from models.image_to_mesh.finishing.visibility import DepthBuffer, View
+from models.image_to_mesh.finishing.view_choice import ViewChoice, choose_views
+from models.image_to_mesh.finishing.visibility import View
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 GUTTER_TEXELS = 8
 """Around each page: room for three mipmap levels before pages bleed into each other."""
-BEHIND_SCALE = 0.4
+UNSEEN_SCALE = 0.4
 """Resolution of a page nobody saw, relative to one that was: its colours are diffuse."""
 BEHIND_SCORE = 0.9
-SAME_SIDE_DEGREES = 60.0
+
+
+class Side(NamedTuple):
+    """A view, or what lies behind it, and whether the page is for what no image saw."""
+
+    view: int
+    behind: bool
+    unseen: bool
 
 
 @dataclass(frozen=True)
 class Page:
     """A rectangle of the texture that shows the object as view `view` projects it.
 
-    behind: it carries the faces that look away from that view
+    behind: it shows the object from the opposite side
+    unseen: it carries faces that no image saw
     corner: (column, row) of the rectangle's corner in the view's pixels
     origin: (column, row) of the same corner on the texture
     scale:  texels per view pixel
@@ -37,6 +48,7 @@ class Page:
 
     view: int
     behind: bool
+    unseen: bool
     corner: tuple[float, float]
     origin: tuple[int, int]
     scale: float
@@ -49,27 +61,40 @@ class Page:
 
 @dataclass(frozen=True)
 class Atlas:
-    """pages, and for each face its page: (F,) int32."""
+    """pages, and for each face its page: (F,) int32. choice: who paints what; None for one image"""
 
     pages: tuple[Page, ...]
     page_of_face: npt.NDArray[np.int32]
     texture_size: int
+    choice: ViewChoice | None = None
 
 
 def plan_atlas(vertices: Vertices, faces: Faces, views: Sequence[View], texture_size: int) -> Atlas:
     """Choose pages, assign faces, pack the pages into the square texture."""
-    sides = [(index, False) for index in range(len(views))]
-    sides += [(index, True) for index in range(len(views)) if not _seen_from_behind(index, views)]
-    page_of_face = _assign(vertices, faces, views, sides)
+    choice = None
+    if len(views) == 1:
+        sides = [Side(0, behind=False, unseen=False), Side(0, behind=True, unseen=True)]
+        page_of_face = _facing(vertices, faces, views, sides).argmax(axis=0)
+    else:
+        choice = choose_views(vertices, faces, views)
+        everywhere = range(len(views))
+        sides = [Side(k, behind=False, unseen=False) for k in everywhere]
+        hidden = [Side(k, behind, unseen=True) for k in everywhere for behind in (False, True)]
+        page_of_face = np.where(
+            choice.view_of_face >= 0,
+            choice.view_of_face,
+            len(sides) + _facing(vertices, faces, views, hidden).argmax(axis=0),
+        )
+        sides += hidden
     used = [k for k in range(len(sides)) if (page_of_face == k).any()]
     boxes = []
     for k in used:
-        pixels = views[sides[k][0]].pixels(vertices[np.unique(faces[page_of_face == k])])
+        pixels = views[sides[k].view].pixels(vertices[np.unique(faces[page_of_face == k])])
         boxes.append((pixels.min(axis=0) - 0.5, pixels.max(axis=0) + 1.5))
-    reach = [views[sides[k][0]].pixels_per_unit for k in used]
+    reach = [views[sides[k].view].pixels_per_unit for k in used]
     # Pages share one resolution on the object, whatever the images' own; unseen sides get less.
     share = np.array(
-        [(BEHIND_SCALE if sides[k][1] else 1.0) / r for k, r in zip(used, reach, strict=True)]
+        [(UNSEEN_SCALE if sides[k].unseen else 1.0) / r for k, r in zip(used, reach, strict=True)]
     )
     extents = np.array([high - low for low, high in boxes]) * share[:, None]
     unit, origins, sizes = _pack(extents, texture_size)
@@ -77,7 +102,7 @@ def plan_atlas(vertices: Vertices, faces: Faces, views: Sequence[View], texture_
         Page(*sides[k], (float(low[0]), float(low[1])), origin, float(unit * s), size)
         for k, (low, _), origin, s, size in zip(used, boxes, origins, share, sizes, strict=True)
     )
-    return Atlas(pages, np.searchsorted(used, page_of_face).astype(np.int32), texture_size)
+    return Atlas(pages, np.searchsorted(used, page_of_face).astype(np.int32), texture_size, choice)
 
 
 def unwrap(
@@ -104,27 +129,18 @@ def unwrap(
     )
 
 
-def _seen_from_behind(index: int, views: Sequence[View]) -> bool:
-    limit = np.cos(np.radians(SAME_SIDE_DEGREES))
-    directions = np.array([view.camera.rotation[2] for view in views])
-    return bool((directions @ -directions[index] > limit).any())
-
-
-def _assign(
-    vertices: Vertices, faces: Faces, views: Sequence[View], sides: Sequence[tuple[int, bool]]
-) -> npt.NDArray[np.int32]:
-    """The page that sees a face most squarely, among those from which it is not hidden."""
+def _facing(
+    vertices: Vertices, faces: Faces, views: Sequence[View], sides: Sequence[Side]
+) -> npt.NDArray[np.float64]:  # -> (sides, F)
+    """How squarely each side sees each face; the first is preferred a little to those behind."""
     normals = face_normals(vertices, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     centres = vertices[faces].mean(axis=1)
     scores = np.empty((len(sides), len(faces)))
-    for k, (index, behind) in enumerate(sides):
-        facing = np.einsum("fi,fi->f", normals, views[index].camera.towards(centres))
-        scores[k] = -BEHIND_SCORE * facing if behind else facing
-        if len(views) > 1:  # one image: a surface without folds hides nothing of itself
-            hidden = ~DepthBuffer(vertices, faces, views[index], behind).sees(centres)
-            scores[k][hidden & (scores[k] > 0)] *= 0.1
-    return np.asarray(np.argmax(scores, axis=0), np.int32)
+    for k, side in enumerate(sides):
+        facing = np.einsum("fi,fi->f", normals, views[side.view].camera.towards(centres))
+        scores[k] = -BEHIND_SCORE * facing if side.behind else facing
+    return scores
 
 
 def _pack(

@@ -1,7 +1,7 @@
 """Paint the atlas: sample the images where they saw the surface, diffuse colours where none did.
 
-Knows nothing of packing. What nobody saw gets the colours of its rim, blurred into each other: a
-second face or label printed on the back would be a lie.
+Knows nothing of packing, nor of how views were chosen. What one image did not see gets the colours
+of its rim, blurred into each other: a second face or label printed on the back would be a lie.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from scipy import ndimage
 
 from models.image_to_mesh.finishing.atlas import GUTTER_TEXELS, Atlas, Page
 from models.image_to_mesh.finishing.fill import diffuse, fill_nearest
-from models.image_to_mesh.finishing.normals import vertex_normals
 from models.image_to_mesh.finishing.rasterize import rasterize
+from models.image_to_mesh.finishing.view_choice import ViewChoice
 from models.image_to_mesh.finishing.visibility import DepthBuffer, View
 from models.image_to_mesh.geometry.silhouette import bounds
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 Array = npt.NDArray[np.float32]
 
-TRUSTED_ALPHA = 0.98
-"""Below it a pixel's colour is mixed with the background it was cut from."""
 RIM_SHARE = 0.03
 """Width of the rim whose colours the unseen side takes, as a share of the object's size."""
 RIM_SIDE_PX = 320
-GRAZING = 0.1
-"""A view that sees a surface at a lower cosine than this adds nothing to its colour."""
+LEAST_WEIGHT = 0.004
+"""A view's share in a colour below which it makes no difference in 8 bits."""
 UNSEEN_WEIGHT = 0.003
-"""Of the rim's colours against what views saw: they count only where no view sees well."""
+"""Of colours that spread from elsewhere: they count only where no chosen view sees."""
 
 
 def bake(
@@ -41,16 +39,15 @@ def bake(
     side = atlas.texture_size
     texture = np.zeros((side, side, 3), np.float32)
     known = np.zeros((side, side), bool)
-    pictures = [_beyond_outline(view.rgba) for view in views]
-    normals = vertex_normals(vertices, faces)
     buffers = [DepthBuffer(vertices, faces, view) for view in views] if len(views) > 1 else []
     for index, page in enumerate(atlas.pages):
-        if len(views) == 1:
-            source = _rim_diffused(views[0].rgba, pictures[0]) if page.behind else pictures[0]
-            content = _resample(source, views[0].rgba.shape, page)
+        if atlas.choice is None:
+            picture, rgba = views[0].beyond_outline, views[0].rgba
+            source = _rim_diffused(rgba, picture) if page.behind else picture
+            content = _resample(source, rgba.shape, page)
         else:
-            mine = atlas.page_of_face == index
-            content = _blend(vertices, faces, normals, views, pictures, buffers, page, mine)
+            own = faces[atlas.page_of_face == index]
+            content = _paint(vertices, own, views, buffers, page, atlas.choice)
         rows, columns = _rectangle(page, side)
         texture[rows, columns] = content[: rows.stop - rows.start, : columns.stop - columns.start]
         known[rows, columns] = True
@@ -64,16 +61,6 @@ def _rectangle(page: Page, side: int) -> tuple[slice, slice]:
     return slice(top - pad, min(side, top + height + pad)), slice(
         left - pad, min(side, left + width + pad)
     )
-
-
-def _beyond_outline(rgba: Array) -> Array:  # (H, W, 4) -> (H, W, 3)
-    """Colours continued past the outline: no trace of the old background reaches the mesh."""
-    trusted = rgba[..., 3] >= TRUSTED_ALPHA
-    inner = ndimage.binary_erosion(trusted, border_value=1)
-    for candidate in (inner, trusted, rgba[..., 3] >= 0.5):
-        if candidate.sum() >= 0.25 * (rgba[..., 3] >= 0.5).sum():
-            return fill_nearest(np.ascontiguousarray(rgba[..., :3]), candidate)
-    return np.ascontiguousarray(rgba[..., :3])
 
 
 def _rim_diffused(rgba: Array, picture: Array) -> Array:
@@ -120,50 +107,41 @@ def _resample(source: Array, view_shape: tuple[int, ...], page: Page) -> Array:
     )
 
 
-def _blend(
+def _paint(
     vertices: Vertices,
-    faces: Faces,
-    normals: npt.NDArray[np.float64],
+    own: Faces,
     views: Sequence[View],
-    pictures: Sequence[Array],
     buffers: Sequence[DepthBuffer],
     page: Page,
-    mine: npt.NDArray[np.bool_],
+    choice: ViewChoice,
 ) -> Array:
-    """Colours of a page from all views that see its surface, squarer views counting more.
+    """A page in the colours of the views chosen for each place, and of what spreads into the rest.
 
-    Two pages that meet in a seam show the same surface points there, so they blend alike.
+    Two pages that meet in a seam show the same surface points there, so they mix alike.
     """
     pad = GUTTER_TEXELS // 2
     width, height = page.size[0] + 2 * pad, page.size[1] + 2 * pad
     view = views[page.view]
     texels = page.to_texels(view.pixels(vertices)) - page.origin + pad
     depth = view.camera.depth(vertices) * (-1 if page.behind else 1)
-    own = faces[mine]
     unit = page.scale * view.pixels_per_unit  # texels per unit of length
     raster = rasterize(texels, depth, own, height, width)
     points = raster.interpolate(vertices, own).astype(np.float64)
-    facing = raster.interpolate(normals, own).astype(np.float64)
-    facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
-    total = np.zeros((len(points), 1), np.float32)
-    colour = np.zeros((len(points), 3), np.float32)
-    if page.behind:  # what no other view saw either falls back on the rim's colours
-        rim = _resample(_rim_diffused(view.rgba, pictures[page.view]), view.rgba.shape, page)
-        colour, total = UNSEEN_WEIGHT * rim[raster.covered], total + UNSEEN_WEIGHT
-    for other, picture, buffer in zip(views, pictures, buffers, strict=True):
-        square = np.einsum("pi,pi->p", facing, other.camera.towards(points)) - GRAZING
-        weight = np.clip(square, 0, 1) ** 4 * buffer.sees(points)
-        sampled = _sample(_low_pass(picture, unit / other.pixels_per_unit), other.pixels(points))
-        colour += weight[:, None].astype(np.float32) * sampled
-        total += weight[:, None].astype(np.float32)
-    known = total[:, 0] > 1e-4
-    canvas, certain = (
-        np.zeros((height, width, 3), np.float32),
-        np.zeros((height, width), np.float32),
-    )
-    canvas[raster.covered] = np.where(known[:, None], colour / np.maximum(total, 1e-4), 0)
-    certain[raster.covered] = known
-    return fill_nearest(diffuse(canvas, certain), raster.covered)
+    weights = raster.interpolate(choice.weights, own)
+    colour = raster.interpolate(choice.unseen, own)
+    total = np.maximum(1 - weights.sum(axis=1, keepdims=True), UNSEEN_WEIGHT)
+    colour *= total
+    for k, (other, buffer) in enumerate(zip(views, buffers, strict=True)):
+        mine = np.flatnonzero(weights[:, k] > LEAST_WEIGHT)
+        if not len(mine):
+            continue
+        weight = (weights[mine, k] * buffer.sees(points[mine]))[:, None]
+        picture = _low_pass(other.beyond_outline, unit / other.pixels_per_unit)
+        colour[mine] += weight * _sample(picture, other.pixels(points[mine]))
+        total[mine] += weight
+    canvas = np.zeros((height, width, 3), np.float32)
+    canvas[raster.covered] = colour / np.maximum(total, 1e-4)
+    return fill_nearest(canvas, raster.covered)
 
 
 def _low_pass(picture: Array, texels_per_pixel: float) -> Array:

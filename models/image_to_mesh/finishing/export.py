@@ -17,7 +17,7 @@ from models.image_to_mesh.finishing.mesh import TexturedMesh
 ARTIFACTS = {
     "glb": ("mesh.glb", "model/gltf-binary"),
     "obj": ("mesh.obj.zip", "application/zip"),
-    "ply": ("mesh.ply", "application/octet-stream"),
+    "ply": ("mesh.ply", "application/ply"),
     "stl": ("mesh.stl", "model/stl"),
 }
 

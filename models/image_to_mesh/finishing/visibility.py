@@ -6,15 +6,20 @@ Knows nothing of textures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
+from models.image_to_mesh.finishing.fill import fill_nearest
 from models.image_to_mesh.finishing.rasterize import rasterize
 from models.image_to_mesh.geometry.cameras import Camera, to_pixels
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 SIDE_PX = 384
+TRUSTED_ALPHA = 0.98
+"""Below it a pixel's colour is mixed with the background it was cut from."""
 BIAS_SHARE = 0.02
 """Points this share of the object's size behind the buffer still count as seen."""
 
@@ -25,6 +30,18 @@ class View:
 
     rgba: npt.NDArray[np.float32]
     camera: Camera
+
+    @cached_property
+    def beyond_outline(self) -> npt.NDArray[np.float32]:  # (H, W, 3)
+        """Colours continued past the outline: no trace of the old background reaches the mesh."""
+        alpha = self.rgba[..., 3]
+        trusted = alpha >= TRUSTED_ALPHA
+        inner = ndimage.binary_erosion(trusted, border_value=1)
+        colours = np.ascontiguousarray(self.rgba[..., :3])
+        for candidate in (inner, trusted, alpha >= 0.5):
+            if candidate.sum() >= 0.25 * (alpha >= 0.5).sum():
+                return fill_nearest(colours, candidate)
+        return colours
 
     @property
     def pixels_per_unit(self) -> float:

@@ -23,16 +23,25 @@ COARSE_CELLS = 48
 
 
 def framed_by_object(
-    alphas: Sequence[Array], azimuths: Sequence[float], elevations: Sequence[float]
+    alphas: Sequence[Array],
+    azimuths: Sequence[float],
+    elevations: Sequence[float],
+    shifts: Sequence[float] | None = None,
 ) -> list[Camera]:
-    """Orthographic cameras that give the object the same height, 1, in all views, centred."""
+    """Orthographic cameras that give the object the same height, 1, in all views, centred.
+
+    shifts: how far the axis is to the right of an outline's middle, in object heights.
+    """
     cameras = []
-    for alpha, azimuth, elevation in zip(alphas, azimuths, elevations, strict=True):
+    shifts = shifts or [0.0] * len(alphas)
+    for alpha, azimuth, elevation, shift in zip(alphas, azimuths, elevations, shifts, strict=True):
         height, width = alpha.shape
         top, bottom, left, right = bounds(alpha)
         half = max(height, width) / 2
-        middle = ((left + right) / 2 - width / 2) / half, (height / 2 - (top + bottom) / 2) / half
-        cameras.append(Camera(object_to_camera(azimuth, elevation), (bottom - top) / half, middle))
+        scale = (bottom - top) / half
+        across = ((left + right) / 2 - width / 2) / half + shift * scale
+        up = (height / 2 - (top + bottom) / 2) / half
+        cameras.append(Camera(object_to_camera(azimuth, elevation), scale, (across, up)))
     return cameras
 
 

@@ -1,140 +1,172 @@
-"""Level views at right angles -> a rounded solid with those outlines: the elliptical hull.
+"""Few level views -> rounded cross-sections: in every slice the ellipse that touches all outlines.
 
-Knows nothing of perspective: such views are drawn, generated or taken from afar. A plain visual
-hull of a front and a side view has square cross-sections; here every cross-section is an ellipse
-that touches the outlines in all views:
+Knows nothing of how its field becomes a surface (see `visual_hull`). A view bounds a slice by a
+strip: |u . p - c| <= r, with u the camera's right, c and r the middle and half-width of a run of
+the outline. Few strips bound a polygon; nature is round. The ellipse with matrix Q, centred at m,
 
-    a_v(x) = 1 - ((x - c) / r)^2   on each row of view v, c and r the middle and half-width of a run
-    field  = a_front + a_side - 1  positive inside.
+    (p - m)^T Q^-1 (p - m) = 1,   reaches sqrt(u^T Q u) along u,
+
+so u^T Q u = r^2 and u . m = c for every view: linear in Q and m. Three directions give Q exactly,
+more in the mean. Two leave its shear open, and what is nearest to a circle is taken: for a front
+and a side view that is 1 - ((x - cx) / rx)^2 - ((z - cz) / rz)^2, an upright ellipse.
+
+A strip that another part of the object widens (two feet that touch in one view) counts only as far
+as the other views leave room for it, and not at all if neither of its sides is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from models.image_to_mesh.geometry.cameras import Camera, to_pixels
-from models.image_to_mesh.geometry.medial_balls import SUPERSAMPLE, ball_field
-from models.image_to_mesh.geometry.silhouette import MARGIN, bounds
-from models.image_to_mesh.geometry.surface import Faces, Vertices, iso_surface
+from models.image_to_mesh.geometry.cameras import Camera
 
 Array = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
-FLOOR = -1.0
-"""Row fields end here: far outside, a thin run would otherwise outweigh all other views."""
-ROW_SMOOTHING = 1.0
-"""Runs change from row to row by whole cells; this many rows of blur hide it."""
-
-
-def elliptical_hull(
-    cameras: Sequence[Camera],  # framed by the object: height 1, centred
-    alphas: Sequence[Array],  # each (H, W)
-    azimuths: Sequence[float],  # multiples of 90
-    resolution: int,
-) -> tuple[Vertices, Faces]:
-    """Closed mesh in the object's frame, object height 1."""
-    widths = []
-    for alpha in alphas:
-        top, bottom, left, right = bounds(alpha)
-        widths.append((right - left) / (bottom - top))
-    cell = max(1.0, *widths) / resolution
-    rows = _ticks(1.0, cell)
-    turns = [round(azimuth / 90) % 4 for azimuth in azimuths]
-    fields: list[list[Array]] = [[], []]
-    columns = [
-        _ticks(
-            max((w for w, t in zip(widths, turns, strict=True) if t % 2 == axis), default=1.0), cell
-        )
-        for axis in (0, 1)
-    ]
-    for camera, alpha, turn in zip(cameras, alphas, turns, strict=True):
-        ticks = columns[turn % 2]
-        coverage = _sample(camera, alpha, ticks, rows)
-        # Image right is +x at the front and -z at the left; the opposite views mirror it.
-        fields[turn % 2].append(coverage[:, ::-1] if turn in (1, 2) else coverage)
-    front, side = (np.mean(f, axis=0) if f else None for f in fields)
-    if front is None or side is None:
-        return _one_axis(front if front is not None else side, front is not None, cell)
-    volume = row_ellipses(front)[:, :, None] + row_ellipses(side)[:, None, :] - 1
-    volume = ndimage.gaussian_filter1d(volume, ROW_SMOOTHING, axis=0, mode="constant", cval=FLOOR)
-    vertices, faces = iso_surface(_closed(volume))
-    x = columns[0][0] + vertices[:, 1] * cell
-    y = -rows[0] - vertices[:, 0] * cell
-    z = columns[1][0] + vertices[:, 2] * cell
-    return np.stack([x, y, z], axis=1), faces
+LEVEL_DEGREES = 30.0
+"""A view from higher or lower shows no slices: it only carves."""
+SAME_DIRECTION_DEGREES = 15.0
+MOST_DIRECTIONS = 4
+"""From more, the polygon is round enough, and what is not elliptical survives."""
+TOWARDS_CIRCLE = 0.02
+"""Weight of roundness against the strips."""
+BINDING_SLACK = 0.15
+"""Share of its half-width by which a strip may miss the slice and still count as touching it."""
+FLATTEST = 0.05
+"""Least ratio of the ellipse's axes."""
+MOST_GROWTH = 2.0
+LEAST_SHARE = 0.02
+"""Of its half-width: what is left of a strip at least, where strips have nothing in common."""
+FLOOR = -2.0
 
 
-def row_ellipses(coverage: Array) -> Array:  # (rows, columns) 0..1 -> (rows, columns), 1 at mid-run
-    """a = 1 - ((x - c) / r)^2 of each row's nearest run, its ends found to a fraction of a cell."""
-    field = np.full(coverage.shape, FLOOR, np.float32)
-    ticks = np.arange(coverage.shape[1], dtype=np.float32)
-    for row, values in enumerate(coverage):
-        inside = values >= 0.5
-        starts = np.flatnonzero(inside[1:] & ~inside[:-1]) + 1
-        ends = np.flatnonzero(inside[:-1] & ~inside[1:])
-        for start, end in zip(starts, ends, strict=True):
-            low = start - (values[start] - 0.5) / max(values[start] - values[start - 1], 1e-6)
-            high = end + (values[end] - 0.5) / max(values[end] - values[end + 1], 1e-6)
-            radius = max((high - low) / 2, 0.25)
-            field[row] = np.maximum(field[row], 1 - np.square((ticks - (low + high) / 2) / radius))
-    return field
+@dataclass(frozen=True)
+class Strips:
+    """What each of K views says about N points' slices, in units of the object's frame.
+
+    offset: (N, K) float32, of the point from the strip's middle, along the view's right
+    radius: (N, K) float32, half-width of the strip
+    """
+
+    offset: Array
+    radius: Array
 
 
-def _one_axis(coverage: Array | None, is_front: bool, cell: float) -> tuple[Vertices, Faces]:
-    """Front and back only: nothing tells the depth, so it comes from the medial balls."""
-    if coverage is None:
-        raise ValueError("no views")
-    fine = cv2.resize(
-        coverage, None, fx=SUPERSAMPLE, fy=SUPERSAMPLE, interpolation=cv2.INTER_LINEAR
-    )
-    squared = ball_field(fine >= 0.5)
-    squared = (
-        cv2.resize(squared, coverage.shape[::-1], interpolation=cv2.INTER_AREA) / SUPERSAMPLE**2
-    )
-    layers = int(np.sqrt(squared.max())) + 3
-    depth = np.arange(-layers, layers + 1, dtype=np.float32)
-    vertices, faces = iso_surface(squared[:, :, None] - depth * depth)
-    across = (vertices[:, 1] - (coverage.shape[1] - 1) / 2) * cell
-    up = ((coverage.shape[0] - 1) / 2 - vertices[:, 0]) * cell
-    away = (vertices[:, 2] - layers) * cell
-    # At the side the field runs along +z, and depth along -x keeps it right-handed.
-    axes = (across, up, away) if is_front else (-away, up, across)
-    return np.stack(axes, axis=1), faces
+def slicing_views(cameras: Sequence[Camera]) -> list[int]:
+    """The level views, if they look along 2 to MOST_DIRECTIONS distinct directions; else none."""
+    level = np.sin(np.radians(LEVEL_DEGREES))
+    chosen = [k for k, camera in enumerate(cameras) if abs(camera.rotation[2, 1]) <= level]
+    distinct: list[Doubles] = []
+    for k in chosen:
+        right = _rights([cameras[k]])[0]
+        limit = np.sin(np.radians(SAME_DIRECTION_DEGREES))
+        if all(abs(_cross(right, other)) > limit for other in distinct):
+            distinct.append(right)
+    return chosen if 2 <= len(distinct) <= MOST_DIRECTIONS else []
 
 
-def _ticks(extent: float, cell: float) -> Array:
-    count = int(np.ceil(extent / cell)) + 2 * MARGIN
-    return ((np.arange(count) - (count - 1) / 2) * cell).astype(np.float32)
+def ellipse_field(cameras: Sequence[Camera], strips: Strips) -> Array:  # -> (N,)
+    """1 in the middle of the slice's ellipse, 0 on it, falling to FLOOR outside."""
+    rights = _rights(cameras)
+    middle, radius, binding = _tightened(rights, strips)
+    field = np.empty(len(binding), np.float32)
+    pattern = binding @ (1 << np.arange(len(cameras)))
+    for code in np.unique(pattern):
+        mine = np.flatnonzero(pattern == code)
+        used = np.flatnonzero(binding[mine[0]])
+        u, r = rights[used], radius[np.ix_(mine, used)]
+        x, z = _centre(u, middle[np.ix_(mine, used)], r)
+        xx, zz, xz = _ellipse(u, r)
+        field[mine] = 1 - (zz * x * x + xx * z * z - 2 * xz * x * z) / (xx * zz - xz * xz)
+    return np.clip(field, FLOOR, 1)
 
 
-def _sample(camera: Camera, alpha: Array, ticks: Array, rows: Array) -> Array:
-    """Coverage at (row, column) of the object's frame as this view shows it."""
-    step = (ticks[1] - ticks[0]) * camera.scale * max(alpha.shape) / 2
-    if step > 1:
-        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.5 * step, borderType=cv2.BORDER_CONSTANT)
-    across, up = np.meshgrid(ticks, -rows)
-    plane = np.stack([across, up], axis=-1) * camera.scale + np.asarray(camera.offset)
-    at = to_pixels(plane, *alpha.shape).astype(np.float32)
+def _rights(cameras: Sequence[Camera]) -> Doubles:  # -> (K, 2) unit, in the (x, z) plane
+    rights = np.array([camera.rotation[0, [0, 2]] for camera in cameras])
+    return np.asarray(rights / np.linalg.norm(rights, axis=1, keepdims=True))
+
+
+def _cross(a: Doubles, b: Doubles) -> float:
+    return float(a[0] * b[1] - a[1] * b[0])
+
+
+def _pairs(rights: Doubles) -> Iterator[tuple[int, int]]:
+    limit = np.sin(np.radians(SAME_DIRECTION_DEGREES))
+    for i, j in combinations(range(len(rights)), 2):
+        if abs(_cross(rights[i], rights[j])) > limit:
+            yield i, j
+
+
+def _tightened(
+    rights: Doubles, strips: Strips
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:  # each (N, K)
+    """Strips cut down to what the parallelograms of all pairs of others leave of them.
+
+    Their middles, seen from the point, their half-widths, and which of them bind: have a side that
+    is still their own. At least two always do.
+    """
+    low, high = -strips.offset - strips.radius, -strips.offset + strips.radius
+    least, most = low.copy(), high.copy()
+    for i, j in _pairs(rights):
+        for k in range(len(rights)):
+            if k in (i, j):
+                continue
+            # u_k = a u_i + b u_j: where the parallelogram's middle and ends lie along u_k.
+            a, b = np.linalg.solve(rights[[i, j]].T, rights[k])
+            middle = -a * strips.offset[:, i] - b * strips.offset[:, j]
+            reach = abs(a) * strips.radius[:, i] + abs(b) * strips.radius[:, j]
+            np.maximum(least[:, k], middle - reach, out=least[:, k])
+            np.minimum(most[:, k], middle + reach, out=most[:, k])
+    slack = BINDING_SLACK * strips.radius
+    binding = (least <= low + slack) | (most >= high - slack)
+    radius = np.maximum((most - least) / 2, LEAST_SHARE * strips.radius)
+    # Two directions are needed: without them, take the strips as they are.
+    lost = ~_crossing(rights, binding)
+    binding[lost] = True
+    return ((least + most) / 2).astype(np.float32), radius.astype(np.float32), binding
+
+
+def _crossing(rights: Doubles, binding: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Points (N,) whose binding strips run along two directions at least."""
     return np.asarray(
-        cv2.remap(
-            alpha,
-            at[..., 0],
-            at[..., 1],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=0,
-        )
+        np.logical_or.reduce([binding[:, i] & binding[:, j] for i, j in _pairs(rights)])
     )
 
 
-def _closed(volume: Array) -> Array:
-    """Negative on the six sides of the grid."""
-    for axis in range(3):
-        faces = np.moveaxis(volume, axis, 0)
-        faces[0] = np.minimum(faces[0], -0.1)
-        faces[-1] = np.minimum(faces[-1], -0.1)
-    return volume
+def _centre(u: Doubles, middle: Array, radius: Array) -> tuple[Array, Array]:
+    """Least squares of u . m = middle, narrow strips counting more: x and z, (N,), from the point.
+
+    The point itself is the origin, so the offset from the centre is the negative; the ellipse does
+    not mind.
+    """
+    weight = 1 / np.square(radius)
+    xx, zz, xz = (
+        weight @ (u[:, a] * u[:, b]).astype(np.float32) for a, b in ((0, 0), (1, 1), (0, 1))
+    )
+    x, z = ((weight * middle) @ u[:, axis].astype(np.float32) for axis in (0, 1))
+    determinant = xx * zz - xz * xz
+    x, z = (zz * x - xz * z) / determinant, (xx * z - xz * x) / determinant
+    return x.astype(np.float32), z.astype(np.float32)
+
+
+def _ellipse(u: Doubles, radius: Array) -> tuple[Array, Array, Array]:  # (K, 2), (N, K) -> (N,)
+    """Q's xx, zz and xz by least squares, no flatter than FLATTEST, grown to reach every strip."""
+    reach = np.stack([u[:, 0] ** 2, u[:, 1] ** 2, 2 * u[:, 0] * u[:, 1]], axis=1)
+    uneven = np.array([[1, -1, 0], [0, 0, 2]]) / np.sqrt(2)
+    solver = np.linalg.solve(reach.T @ reach + TOWARDS_CIRCLE * uneven.T @ uneven, reach.T)
+    squared = np.square(radius)
+    q = squared @ solver.T.astype(np.float32)
+    mean, half = (q[:, 0] + q[:, 1]) / 2, np.hypot((q[:, 0] - q[:, 1]) / 2, q[:, 2])
+    lift = np.maximum(FLATTEST**2 * (mean + half) - (mean - half), 0)
+    angle = np.arctan2(2 * q[:, 2], q[:, 0] - q[:, 1]) / 2  # of the long axis
+    q += lift[:, None] * np.stack(
+        [np.sin(angle) ** 2, np.cos(angle) ** 2, -np.sin(angle) * np.cos(angle)], axis=1
+    )
+    growth = (squared / np.maximum(q @ reach.T.astype(np.float32), 1e-12)).max(axis=1)
+    q *= np.clip(growth, 1, MOST_GROWTH)[:, None]
+    return q[:, 0], q[:, 1], q[:, 2]
