@@ -92,7 +92,9 @@ class RunnerHost:
     def ensure_ready(self) -> None:
         """Wait until a runner is ready, however often it has to be started. Raises Killed."""
         with self._using:
-            while not self._come_up(TICK_SECONDS):
+            wait_seconds = 0.0  # a ready runner has nothing to say: do not wait for it
+            while not self._come_up(wait_seconds):
+                wait_seconds = TICK_SECONDS
                 if self._killed.wait(0 if self._process else TICK_SECONDS):
                     raise Killed
 

@@ -39,7 +39,7 @@ log = structlog.get_logger("worker")
 TICK_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
 IDLE_AFTER_SECONDS = 5.0
-IDLE_PACE = 2.0  # an idle queue is looked at half as often
+IDLE_PACE = 3.0  # an idle queue is looked at a third as often
 
 
 class Worker:
