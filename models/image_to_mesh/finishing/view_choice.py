@@ -36,7 +36,8 @@ SEAM_COST = 0.03
 SEAM_BASE = 0.03
 """Of a seam between equal colours: keeps regions large."""
 ROUNDS = 80
-HOT, COLD = 0.3, 0.005
+COLD = 0.02
+"""Last temperature, as cost over an average face; the first is the average cost of its seams."""
 FEATHER_SHARE = 0.012
 """Of the object's size: half the width of the band in which neighbours are mixed."""
 SPREAD_BLUR_SHARE = 0.02
@@ -62,7 +63,7 @@ def choose_views(vertices: Vertices, faces: Faces, views: Sequence[View]) -> Vie
     area = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2 / size**2
     shared = _shared_edges(faces, first, second)
     length = np.linalg.norm(vertices[shared[:, 0]] - vertices[shared[:, 1]], axis=1) / size
-    label = _label(cost * area[:, None], colours[:, shared].mean(axis=2), length, first, second)
+    label = _label(cost, area, colours[:, shared].mean(axis=2), length, first, second)
     label[~np.take_along_axis(seen, label[:, None], 1)[:, 0]] = -1
     weights = _feather(vertices, faces, label, len(views), FEATHER_SHARE * size)
     soft = _vertex_colours(vertices, views, SPREAD_BLUR_SHARE * size)
@@ -144,7 +145,8 @@ def _sample(values: Array, at: Doubles) -> Array:  # (H, W[, 3]), (P, 2) -> (P[,
 
 
 def _label(
-    data: Doubles,  # (F, K) cost x area
+    cost: Doubles,  # (F, K)
+    area: Doubles,  # (F,)
     colours: Array,  # (K, E, 3) what each view shows on each edge
     length: Doubles,  # (E,)
     first: npt.NDArray[np.intp],
@@ -154,6 +156,7 @@ def _label(
 
     A seam between views a and b costs its length times how unlike a and b are along it.
     """
+    data = cost * area[:, None]
     count = data.shape[1]
     shape = (len(data), len(data))
     seams = {}
@@ -162,9 +165,11 @@ def _label(
         weight = SEAM_COST * length * (SEAM_BASE + unlike)
         one_way = sparse.csr_matrix((weight, (first, second)), shape)
         seams[a, b] = one_way + one_way.T
-    scale = float(np.median(data.sum(axis=1))) or 1.0
-    share = np.full(data.shape, 1 / count)
-    for temperature in scale * np.geomspace(HOT, COLD, ROUNDS):
+    # Views that do not see a face are out from the start: what they show there is of elsewhere.
+    share = np.exp(-(data - data.min(axis=1, keepdims=True)) / np.median(area))
+    share /= share.sum(axis=1, keepdims=True)
+    hot = max(float(sum(seam.sum() for seam in seams.values())) / len(data), float(np.median(area)))
+    for temperature in np.geomspace(hot, COLD * np.median(area), ROUNDS):
         total = data.copy()
         for (a, b), seam in seams.items():
             total[:, a] += seam @ share[:, b]
@@ -172,7 +177,7 @@ def _label(
         total -= total.min(axis=1, keepdims=True)
         update = np.exp(-total / temperature)
         share = 0.5 * share + 0.5 * update / update.sum(axis=1, keepdims=True)
-    return np.argmax(share, axis=1).astype(np.int32)
+    return np.asarray(np.argmax(share, axis=1), np.int32)
 
 
 def _adjacency(vertices: Vertices, faces: Faces) -> sparse.csr_matrix:

@@ -41,7 +41,9 @@ class Camera:
         return self.image_plane(points @ self.rotation.T)
 
     def image_plane(self, seen: Array) -> Array:  # (..., 3) in this camera's axes -> (..., 2)
-        plane = seen[..., :2] / np.maximum(1.0 - seen[..., 2:] * self.tangent, 1e-3)
+        plane = seen[..., :2]
+        if self.tangent:
+            plane = plane / np.maximum(1.0 - seen[..., 2:] * self.tangent, 1e-3)
         return np.asarray(plane * self.scale + np.asarray(self.offset, plane.dtype))
 
     def depth(self, points: Array) -> Array:  # (..., 3) -> (...): larger is nearer the viewer

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from models.image_to_mesh.geometry.cameras import Camera
 from models.image_to_mesh.geometry.outline import Outline, distance
 
 Array = npt.NDArray[np.float32]
@@ -29,7 +28,8 @@ LIMB_RADIUS = 0.045
 LEAST_REACH = 0.06
 """Of the object's height: thin parts that reach less far from the trunk are bits of its rim."""
 LEAST_SLENDERNESS = 5.5
-"""Reach over mean radius: what is stouter (a foot, a nose) has its depth from the other views."""
+"""Reach over mean radius: what is stouter (a foot, a nose) has its depth from the other views;
+but for bridges between thick parts."""
 ALREADY_SHOWN = 0.4
 """Share of a limb that limbs of other views may show without making it one of them."""
 SHOWN_SLACK = 0.03
@@ -37,8 +37,10 @@ SHOWN_SLACK = 0.03
 LIMB_IN_OTHER_VIEW = 8.0
 """How much more room counts that another view shows as a limb too, one nobody has placed yet."""
 DEPTH_STEPS = 96
-ROUGH_SIDE_PX = 256
-"""Of the image in which thin parts are looked for before the views are brought to agree."""
+LEVEL = 0.98
+"""Depths with this share of the most room are as good: the limb goes to their middle."""
+PROBE_PX = 3
+"""Depth is looked for at every third pixel of a limb, and smooth in between."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,9 @@ def place_limbs(outlines: Sequence[Outline], extent: float) -> tuple[list[Limb],
     return placed, trunks
 
 
-def without_thin_parts(camera: Camera, alpha: Array) -> Array:  # (H, W) -> (H, W)
-    """The outline's thick parts: what views that are a little apart still agree on."""
-    outline = Outline(camera, alpha, ROUGH_SIDE_PX)
-    thin = (_thin_parts(outline) > 0)[outline.pad : -outline.pad, outline.pad : -outline.pad]
-    size = alpha.shape[1], alpha.shape[0]
-    thin = cv2.resize(thin.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return np.where(thin, 0, alpha).astype(np.float32)
+def thick_parts(outline: Outline) -> Array:  # -> (H, W)
+    """The outline's alpha without its thin parts: what views a little apart still agree on."""
+    return np.where(_thin_parts(outline) > 0, 0, outline.alpha).astype(np.float32)
 
 
 def _thin_parts(outline: Outline) -> npt.NDArray[np.int32]:  # -> (H, W) labels, 0 is thick
@@ -101,14 +99,15 @@ def _thin_parts(outline: Outline) -> npt.NDArray[np.int32]:  # -> (H, W) labels,
         return np.zeros(core.shape, np.int32)
     opened = distance(~core) <= radius
     labels, _ = ndimage.label(outline.solid & ~opened, np.ones((3, 3)))
-    far = _reach(opened & outline.solid, labels) > LEAST_REACH * outline.height_px
+    reach, _ = _reach(opened & outline.solid, labels)
+    far = reach > LEAST_REACH * outline.height_px
     far[0] = False
     return np.asarray(np.where(far, np.cumsum(far), 0)[labels], np.int32)
 
 
 def _slender(outline: Outline, labels: npt.NDArray[np.int32]) -> Mask:  # -> (labels + 1,)
-    reach = _reach(outline.solid & (labels == 0), labels)
-    return np.asarray(reach > LEAST_SLENDERNESS * _mean(outline.thickness, labels))
+    reach, bridges = _reach(outline.solid & (labels == 0), labels)
+    return np.asarray(bridges | (reach > LEAST_SLENDERNESS * _mean(outline.thickness, labels)))
 
 
 def _mean(values: npt.NDArray[Any], labels: npt.NDArray[np.int32]) -> Doubles:
@@ -118,8 +117,9 @@ def _mean(values: npt.NDArray[Any], labels: npt.NDArray[np.int32]) -> Doubles:
     return np.bincount(labels[thin], values[thin], len(count)) / np.maximum(count, 1)
 
 
-def _reach(thick: Mask, labels: npt.NDArray[np.int32]) -> Doubles:  # -> (labels + 1,) pixels
-    """How far each thin part leads away from the thick ones; for a bridge, from one to another."""
+def _reach(thick: Mask, labels: npt.NDArray[np.int32]) -> tuple[Doubles, Mask]:  # (labels + 1,)
+    """How far each thin part leads away from the thick ones, pixels, and which are bridges: they
+    lead from one to another, a leg from body to foot."""
     count = int(labels.max()) + 1
     away = distance(~thick)
     reach = np.zeros(count)
@@ -130,7 +130,7 @@ def _reach(thick: Mask, labels: npt.NDArray[np.int32]) -> Doubles:  # -> (labels
     touching = (around > 0) & (ends > 0)
     pairs = np.unique(np.stack([around[touching], ends[touching]]), axis=1)
     bridges = np.bincount(pairs[0], minlength=count) > 1
-    return np.asarray(np.where(bridges, 2 * reach, reach))
+    return np.where(bridges, 2 * reach, reach), np.asarray(bridges)
 
 
 def _largest_view_first(
@@ -155,7 +155,10 @@ def _depth(
 ) -> Array:  # -> (H, W)
     """Where along the view's axis there is most room for the limb, smooth along it."""
     outline = outlines[view]
+    probed = np.zeros_like(mask[::PROBE_PX, ::PROBE_PX])
     rows, columns = np.nonzero(mask)
+    probed[rows // PROBE_PX, columns // PROBE_PX] = True
+    rows, columns = (index * PROBE_PX + PROBE_PX // 2 for index in np.nonzero(probed))
     ticks = np.linspace(-extent, extent, DEPTH_STEPS)
     points = outline.points(columns[:, None], rows[:, None], ticks[None, :]).reshape(-1, 3)
     free = np.ones(len(points))
@@ -169,14 +172,18 @@ def _depth(
     radius = float(outline.thickness[mask].mean()) / outline.unit
     step = ticks[1] - ticks[0]
     total = ndimage.gaussian_filter1d(room.sum(axis=0), max(1.0, radius / step), mode="constant")
-    peak = ticks[int(np.argmax(total))]
+    best = int(np.argmax(total))
+    level, _ = ndimage.label(total >= LEVEL * total[best])
+    peak = float(ticks[level == level[best]].mean())
     room *= np.exp(-0.5 * ((ticks - peak) / max(2 * radius, 2 * step)) ** 2)
-    weight, middle = np.zeros((2, *mask.shape))
-    weight[mask], middle[mask] = room.sum(axis=1), room @ ticks
-    blur = max(2.0, LIMB_RADIUS * outline.height_px)
-    weight, middle = (cv2.GaussianBlur(v, (0, 0), blur) for v in (weight, middle))
-    depth = np.where(weight > 1e-9, middle / np.maximum(weight, 1e-9), peak)
-    return np.asarray(depth, np.float32)
+    weight, middle = np.zeros((2, *probed.shape), np.float32)
+    weight[probed], middle[probed] = room.sum(axis=1), room @ ticks
+    blur = max(1.0, LIMB_RADIUS * outline.height_px / PROBE_PX)
+    weight, middle = (cv2.GaussianBlur(values, (0, 0), blur) for values in (weight, middle))
+    depth = np.where(weight > 1e-9, middle / np.maximum(weight, 1e-9), peak).astype(np.float32)
+    size = probed.shape[1] * PROBE_PX, probed.shape[0] * PROBE_PX
+    fine = cv2.resize(depth, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(fine[: mask.shape[0], : mask.shape[1]])
 
 
 def limb_field(limb: Limb, outline: Outline, points: Array, floor: float) -> Array:  # -> (N,)

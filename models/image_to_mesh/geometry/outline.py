@@ -7,6 +7,7 @@ the outline, whether the part is a finger or a belly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import cv2
 import numpy as np
@@ -27,22 +28,33 @@ LEAST_RADIUS = 0.25  # pixels
 
 
 class Outline:
-    """alpha, depth, thickness: (H, W) float32 with a margin around the image; pixels are this
-    padded, shrunken image's. unit: pixels per unit of the object's frame."""
+    """image: the alpha given, at most SIDE_PX wide and high. alpha, depth, thickness: (H, W)
+    float32, the same with a margin around it; pixels are of these. unit: pixels per unit of the
+    object's frame."""
 
-    def __init__(self, camera: Camera, alpha: Array, side_px: int = SIDE_PX) -> None:
+    def __init__(self, camera: Camera, alpha: Array) -> None:
         height, width = alpha.shape
-        shrink = min(1.0, side_px / max(height, width))
+        shrink = min(1.0, SIDE_PX / max(height, width))
         self.size = max(1, round(width * shrink)), max(1, round(height * shrink))
         self.pad = max(self.size) // 4  # beyond the image the depth goes on falling
         self.camera = camera
         small = cv2.resize(alpha, self.size, interpolation=cv2.INTER_AREA)
+        self.image = small
         self.alpha: Array = np.pad(small, self.pad)
-        self.unit = camera.scale * max(self.size) / 2
         self.solid: Mask = self.alpha >= 0.5
         top, bottom, _, _ = bounds(self.alpha)
         self.height_px = float(bottom - top)
         self.depth, self.thickness = relative_depth(self.solid)
+
+    @property
+    def unit(self) -> float:
+        return float(self.camera.scale * max(self.size) / 2)
+
+    def moved(self, camera: Camera) -> Outline:
+        """The same outline before another camera."""
+        other = copy(self)
+        other.camera = camera
+        return other
 
     def seen(self, points: npt.NDArray[np.floating]) -> Array:  # (N, 3) -> (N, 3) camera axes
         return np.asarray(points.astype(np.float32) @ self.camera.rotation.T.astype(np.float32))

@@ -21,7 +21,8 @@ from models.image_to_mesh.geometry.alignment import (
 )
 from models.image_to_mesh.geometry.cameras import Camera
 from models.image_to_mesh.geometry.front_and_back import front_and_back
-from models.image_to_mesh.geometry.limbs import without_thin_parts
+from models.image_to_mesh.geometry.limbs import thick_parts
+from models.image_to_mesh.geometry.outline import Outline
 from models.image_to_mesh.geometry.refinement import refine
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 from models.image_to_mesh.geometry.views import ViewPlan
@@ -59,6 +60,7 @@ def reconstruct_views(
     """Vertices in half-image units of the first view, as `medial_balls.reconstruct` gives them."""
     alphas = [np.ascontiguousarray(picture[..., 3]) for picture in pictures]
     by_object = framed_by_object(alphas, plan.azimuths, plan.elevations)
+    outlines = [Outline(*pair) for pair in zip(by_object, alphas, strict=True)]
     azimuths = plan.azimuths
     if plan.orthogonal:
         if len({azimuth % 180 for azimuth in azimuths}) == 1:
@@ -73,8 +75,7 @@ def reconstruct_views(
             candidates.append((turntable, agreement(turntable, alphas), azimuths))
         candidates.append((*slide_to_agree(by_object, alphas), azimuths))
         if max(abs(elevation) for elevation in plan.elevations) <= ABOUT_LEVEL_DEGREES:
-            thick = [without_thin_parts(*p) for p in zip(by_object, alphas, strict=True)]
-            refined = refine(thick, azimuths)
+            refined = refine([thick_parts(outline) for outline in outlines], azimuths)
             turned = framed_by_object(alphas, refined.azimuths, plan.elevations, refined.shifts)
             candidates.append((turned, agreement(turned, alphas), refined.azimuths))
         cameras, agreed, azimuths = max(candidates, key=lambda candidate: candidate[1])
@@ -85,7 +86,8 @@ def reconstruct_views(
             code="views_disagree",
             next_step="Check each image's azimuth and elevation, and that all show one object.",
         )
-    vertices, faces, method = visual_hull(cameras, alphas, resolution)
+    outlines = [outline.moved(camera) for outline, camera in zip(outlines, cameras, strict=True)]
+    vertices, faces, method = visual_hull(outlines, resolution)
     return _in_first_frame(vertices, faces, cameras, azimuths, method, agreed)
 
 

@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from models.context import InvalidInput
 from models.image_to_mesh.geometry.alignment import coarse_hull
-from models.image_to_mesh.geometry.cameras import Camera
 from models.image_to_mesh.geometry.elliptical_hull import Strips, ellipse_field, slicing_views
 from models.image_to_mesh.geometry.limbs import Limb, limb_field, place_limbs
 from models.image_to_mesh.geometry.outline import FLOOR, Outline
@@ -33,19 +32,18 @@ LEAST_SHARPNESS = 3.0
 """Of the soft minimum; more views need more, and their cones meet at flatter angles anyway."""
 NEAR = -0.1
 """Ellipses and limbs are worked out where the carved field is above this: in and next to it."""
+STEEPEST = -0.5
+"""Slices end abruptly: a field much lower above the last than it is high within would erode it."""
 ROW_SMOOTHING = 1.5
 """Cells: runs change from row to row by whole pixels, and slices with them."""
 LEAST_SQUARED_RADIUS = 0.01  # pixels squared
 
 
-def visual_hull(
-    cameras: Sequence[Camera], alphas: Sequence[Array], resolution: int
-) -> tuple[Vertices, Faces, str]:
+def visual_hull(outlines: Sequence[Outline], resolution: int) -> tuple[Vertices, Faces, str]:
     """Closed mesh in the object's frame and the method's name; InvalidInput if the outlines share
     nothing."""
-    axes, cell = _axes(cameras, alphas, resolution)
-    outlines = [Outline(*pair) for pair in zip(cameras, alphas, strict=True)]
-    slicing = slicing_views(cameras)
+    axes, cell = _axes(outlines, resolution)
+    slicing = slicing_views([outline.camera for outline in outlines])
     if slicing:
         field, method = _rounded(outlines, slicing, axes), "elliptical hull"
     else:
@@ -69,11 +67,11 @@ def _nothing_in_common(how_much: str) -> InvalidInput:
     )
 
 
-def _axes(
-    cameras: Sequence[Camera], alphas: Sequence[Array], resolution: int
-) -> tuple[list[Doubles], float]:
+def _axes(outlines: Sequence[Outline], resolution: int) -> tuple[list[Doubles], float]:
     """Ticks of a grid around the hull along x, y and z, and their spacing."""
-    points, side, occupied = coarse_hull(cameras, alphas)
+    points, side, occupied = coarse_hull(
+        [outline.camera for outline in outlines], [outline.image for outline in outlines]
+    )
     if not occupied.any():
         raise _nothing_in_common("no")
     low, high = points[occupied].min(axis=0) - 1.5 * side, points[occupied].max(axis=0) + 1.5 * side
@@ -109,6 +107,7 @@ def _rounded(outlines: Sequence[Outline], slicing: Sequence[int], axes: Sequence
         [view.camera for view in views], Strips(np.stack(offsets, 1), np.stack(radii, 1))
     )
     field.ravel()[near] = np.minimum(field.ravel()[near], trunk)
+    np.maximum(field, STEEPEST, out=field)
     field = ndimage.gaussian_filter1d(field, ROW_SMOOTHING, axis=1)
     for limb in limbs:
         around = _box(limb, views[limb.view], axes)
