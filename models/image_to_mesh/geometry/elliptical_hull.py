@@ -19,13 +19,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.image_to_mesh.geometry.cameras import Camera
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # float32
 Doubles = npt.NDArray[np.float64]
 
 LEVEL_DEGREES = 30.0
@@ -49,8 +50,8 @@ FLOOR = -2.0
 class Strips:
     """What each of K views says about N points' slices, in units of the object's frame.
 
-    offset: (N, K) float32, of the point from the strip's middle, along the view's right
-    radius: (N, K) float32, half-width of the strip
+    offset: (K, N) float32, of the point from the strip's middle, along the view's right
+    radius: (K, N) float32, half-width of the strip
     """
 
     offset: Array
@@ -74,13 +75,13 @@ def ellipse_field(cameras: Sequence[Camera], strips: Strips) -> Array:  # -> (N,
     """1 in the middle of the slice's ellipse, 0 on it, falling to FLOOR outside."""
     rights = _rights(cameras)
     middle, radius, binding = _tightened(rights, strips)
-    field = np.empty(len(binding), np.float32)
-    pattern = binding @ (1 << np.arange(len(cameras)))
+    field = np.empty(binding.shape[1], np.float32)
+    pattern = sum(bound.astype(np.int32) << k for k, bound in enumerate(binding))
     for code in np.unique(pattern):
         mine = np.flatnonzero(pattern == code)
-        used = np.flatnonzero(binding[mine[0]])
-        u, r = rights[used], radius[np.ix_(mine, used)]
-        x, z = _centre(u, middle[np.ix_(mine, used)], r)
+        used = np.flatnonzero(binding[:, mine[0]])
+        u, r = rights[used].astype(np.float32), radius[np.ix_(used, mine)]
+        x, z = _centre(u, middle[np.ix_(used, mine)], r)
         xx, zz, xz = _ellipse(u, r)
         field[mine] = 1 - (zz * x * x + xx * z * z - 2 * xz * x * z) / (xx * zz - xz * xz)
     return np.clip(field, FLOOR, 1)
@@ -104,11 +105,11 @@ def _pairs(rights: Doubles) -> Iterator[tuple[int, int]]:
 
 def _tightened(
     rights: Doubles, strips: Strips
-) -> tuple[Array, Array, npt.NDArray[np.bool_]]:  # each (N, K)
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:  # each (K, N)
     """Strips cut down to what the parallelograms of all pairs of others leave of them.
 
     Their middles, seen from the point, their half-widths, and which of them bind: have a side that
-    is still their own. At least two always do.
+    is still their own.
     """
     low, high = -strips.offset - strips.radius, -strips.offset + strips.radius
     least, most = low.copy(), high.copy()
@@ -117,56 +118,58 @@ def _tightened(
             if k in (i, j):
                 continue
             # u_k = a u_i + b u_j: where the parallelogram's middle and ends lie along u_k.
-            a, b = np.linalg.solve(rights[[i, j]].T, rights[k])
-            middle = -a * strips.offset[:, i] - b * strips.offset[:, j]
-            reach = abs(a) * strips.radius[:, i] + abs(b) * strips.radius[:, j]
-            np.maximum(least[:, k], middle - reach, out=least[:, k])
-            np.minimum(most[:, k], middle + reach, out=most[:, k])
+            a, b = map(float, np.linalg.solve(rights[[i, j]].T, rights[k]))
+            middle = -a * strips.offset[i] - b * strips.offset[j]
+            reach = abs(a) * strips.radius[i] + abs(b) * strips.radius[j]
+            np.maximum(least[k], middle - reach, out=least[k])
+            np.minimum(most[k], middle + reach, out=most[k])
     slack = BINDING_SLACK * strips.radius
     binding = (least <= low + slack) | (most >= high - slack)
+    crossing = [binding[i] & binding[j] for i, j in _pairs(rights)]
+    # An ellipse needs two directions: without them, all strips count.
+    binding |= ~np.logical_or.reduce(crossing)
     radius = np.maximum((most - least) / 2, LEAST_SHARE * strips.radius)
-    # Two directions are needed: without them, take the strips as they are.
-    lost = ~_crossing(rights, binding)
-    binding[lost] = True
-    return ((least + most) / 2).astype(np.float32), radius.astype(np.float32), binding
+    return (least + most) / 2, radius, binding
 
 
-def _crossing(rights: Doubles, binding: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Points (N,) whose binding strips run along two directions at least."""
-    return np.asarray(
-        np.logical_or.reduce([binding[:, i] & binding[:, j] for i, j in _pairs(rights)])
-    )
-
-
-def _centre(u: Doubles, middle: Array, radius: Array) -> tuple[Array, Array]:
+def _centre(u: Array, middle: Array, radius: Array) -> tuple[Array, Array]:  # (K, 2), (K, N)
     """Least squares of u . m = middle, narrow strips counting more: x and z, (N,), from the point.
 
     The point itself is the origin, so the offset from the centre is the negative; the ellipse does
     not mind.
     """
     weight = 1 / np.square(radius)
-    xx, zz, xz = (
-        weight @ (u[:, a] * u[:, b]).astype(np.float32) for a, b in ((0, 0), (1, 1), (0, 1))
-    )
-    x, z = ((weight * middle) @ u[:, axis].astype(np.float32) for axis in (0, 1))
+    xx, zz, xz = (_combined(u[:, a] * u[:, b], weight) for a, b in ((0, 0), (1, 1), (0, 1)))
+    weight *= middle
+    x, z = (_combined(u[:, axis], weight) for axis in (0, 1))
     determinant = xx * zz - xz * xz
-    x, z = (zz * x - xz * z) / determinant, (xx * z - xz * x) / determinant
-    return x.astype(np.float32), z.astype(np.float32)
+    return (zz * x - xz * z) / determinant, (xx * z - xz * x) / determinant
 
 
-def _ellipse(u: Doubles, radius: Array) -> tuple[Array, Array, Array]:  # (K, 2), (N, K) -> (N,)
+def _ellipse(u: Array, radius: Array) -> tuple[Array, Array, Array]:  # (K, 2), (K, N) -> (N,)
     """Q's xx, zz and xz by least squares, no flatter than FLATTEST, grown to reach every strip."""
     reach = np.stack([u[:, 0] ** 2, u[:, 1] ** 2, 2 * u[:, 0] * u[:, 1]], axis=1)
     uneven = np.array([[1, -1, 0], [0, 0, 2]]) / np.sqrt(2)
     solver = np.linalg.solve(reach.T @ reach + TOWARDS_CIRCLE * uneven.T @ uneven, reach.T)
     squared = np.square(radius)
-    q = squared @ solver.T.astype(np.float32)
-    mean, half = (q[:, 0] + q[:, 1]) / 2, np.hypot((q[:, 0] - q[:, 1]) / 2, q[:, 2])
-    lift = np.maximum(FLATTEST**2 * (mean + half) - (mean - half), 0)
-    angle = np.arctan2(2 * q[:, 2], q[:, 0] - q[:, 1]) / 2  # of the long axis
-    q += lift[:, None] * np.stack(
-        [np.sin(angle) ** 2, np.cos(angle) ** 2, -np.sin(angle) * np.cos(angle)], axis=1
-    )
-    growth = (squared / np.maximum(q @ reach.T.astype(np.float32), 1e-12)).max(axis=1)
-    q *= np.clip(growth, 1, MOST_GROWTH)[:, None]
-    return q[:, 0], q[:, 1], q[:, 2]
+    xx, zz, xz = (_combined(row, squared) for row in solver.astype(np.float32))
+    mean, lean = (xx + zz) / 2, (xx - zz) / 2
+    half = np.sqrt(lean * lean + xz * xz)  # of the difference between the axes' squares
+    # Raise the short axis: Q + lift n n^T, with n along it.
+    lift = np.maximum(FLATTEST**2 * (mean + half) - (mean - half), 0) / 2
+    scale = lift / np.maximum(half, 1e-12)
+    xx, zz, xz = xx + lift - scale * lean, zz + lift + scale * lean, xz - scale * xz
+    growth = np.ones_like(mean)
+    for (along_xx, along_zz, along_xz), wanted in zip(reach, squared, strict=True):
+        shown = along_xx * xx + along_zz * zz + along_xz * xz
+        np.maximum(growth, wanted / np.maximum(shown, 1e-12), out=growth)
+    np.minimum(growth, MOST_GROWTH, out=growth)
+    return xx * growth, zz * growth, xz * growth
+
+
+def _combined(factors: Array, values: Array) -> Array:  # (K,), (K, N) -> (N,)
+    """Plain sums: a matrix product this thin takes longer."""
+    total = factors[0] * values[0]
+    for factor, value in zip(factors[1:], values[1:], strict=True):
+        total += factor * value
+    return np.asarray(total)

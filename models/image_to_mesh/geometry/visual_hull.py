@@ -104,7 +104,7 @@ def _rounded(outlines: Sequence[Outline], slicing: Sequence[int], axes: Sequence
     strips = [_strip(*pair, points) for pair in zip(views, trunks, strict=True)]
     offsets, radii = zip(*strips, strict=True)
     trunk = ellipse_field(
-        [view.camera for view in views], Strips(np.stack(offsets, 1), np.stack(radii, 1))
+        [view.camera for view in views], Strips(np.stack(offsets), np.stack(radii))
     )
     field.ravel()[near] = np.minimum(field.ravel()[near], trunk)
     np.maximum(field, STEEPEST, out=field)

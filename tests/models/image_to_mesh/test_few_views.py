@@ -82,8 +82,8 @@ def test_three_strips_give_the_ellipse_exactly(rng: np.random.Generator) -> None
     for scale, value in ((1.0, 0.0), (0.5, 0.75), (0.0, 1.0)):
         points = scale * rim + centre
         strips = Strips(
-            ((points - centre) @ rights.T).astype(np.float32),
-            np.broadcast_to(radius, (len(points), 3)).astype(np.float32),
+            (rights @ (points - centre).T).astype(np.float32),
+            np.repeat(radius[:, None], len(points), axis=1).astype(np.float32),
         )
         assert ellipse_field(cameras, strips) == pytest.approx(value, abs=0.06)
 
