@@ -43,16 +43,6 @@ class Retention:
                 found.update(row.kept)
         return found
 
-    def ended_before(self, seconds_ago: float) -> list[str]:
-        """Some jobs that ended at least this long ago, oldest first."""
-        query = (
-            sa.select(jobs.c.id)
-            .where(jobs.c.finished_at < time.time() - seconds_ago)
-            .order_by(jobs.c.finished_at)
-        )
-        with self._engine.connect() as connection:
-            return list(connection.execute(query).scalars())
-
     def forget_jobs(self, history_seconds: float) -> int:
         """Delete the rows of jobs whose result's time was up this long ago; how many."""
         old = (
