@@ -1,4 +1,4 @@
-"""Arrays in memory while the budget lasts, in files beyond it; either way they hold what is put in."""
+"""Arrays in memory while the budget lasts, in files beyond it; either way they keep their values."""
 
 from __future__ import annotations
 
