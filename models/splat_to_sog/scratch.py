@@ -28,7 +28,7 @@ CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 class Scratch:
-    """Hands out arrays; those past the budget are unlinked files in `folder`, gone with the array."""
+    """Hands out arrays; past the budget they are unlinked files, gone when the array is."""
 
     def __init__(self, folder: Path | None = None, budget_bytes: int | None = None) -> None:
         self.folder = folder

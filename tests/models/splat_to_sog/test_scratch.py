@@ -1,4 +1,4 @@
-"""Arrays in memory while the budget lasts, in files beyond it; either way they keep their values."""
+"""Arrays in memory while the budget lasts, in files beyond it; their values are kept."""
 
 from __future__ import annotations
 
