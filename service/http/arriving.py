@@ -8,7 +8,7 @@ from __future__ import annotations
 from service.errors import InvalidUpload
 from service.http.body import UploadRules
 from service.http.filenames import clean_name
-from service.http.filetypes import HEAD_BYTES, FileKind, describe, find_kind
+from service.http.filetypes import HEAD_BYTES, FileKind, describe, find_kind, find_named
 from service.jobs.records import StoredFile
 from service.storage.artifacts import ArtifactStore, Incoming
 
@@ -44,12 +44,14 @@ class ArrivingFile:
             return
         if not self._payload.size_bytes:
             raise InvalidUpload(f"{self._where} is empty.", code="empty_file")
-        self._kind = find_kind(self._head, self._rules.kinds)
+        kinds, name = self._rules.kinds, self._raw_name or ""
+        self._kind = find_named(self._head, name, kinds) or find_kind(self._head, kinds)
         if self._kind is None:
             raise InvalidUpload(
                 f"{self._where} is {describe(self._head)}; accepted: {self._rules.accepts}.",
                 code="wrong_file_type",
-                next_step="The first bytes decide, not the name or the Content-Type.",
+                next_step="The first bytes decide, not the name or the Content-Type"
+                + ("; only .splat goes by its name: send X-Filename." if _by_name(kinds) else "."),
             )
 
     def store_in(self, store: ArtifactStore) -> StoredFile:
@@ -62,3 +64,7 @@ class ArrivingFile:
             size_bytes=self._payload.size_bytes,
             sha256=store.add(self._payload),
         )
+
+
+def _by_name(kinds: tuple[FileKind, ...]) -> bool:
+    return any(not kind.signatures for kind in kinds)

@@ -240,3 +240,18 @@ def test_a_steady_body_outlives_many_windows(tmp_path: Path) -> None:
         return sum([len(chunk) async for chunk in chunks])
 
     assert asyncio.run(read()) == 12 * 70_000
+
+
+def test_a_splat_without_a_signature_goes_by_its_name(api: Any, rng: np.random.Generator) -> None:
+    record = rng.bytes(32)
+    body = b"{" + record[1:]  # floats may begin with any byte, JSON's too
+    named = api.client.post("/v1/jobs/splat", content=body, headers={"X-Filename": "a.splat"})
+    assert named.status_code == 202, named.text
+    assert named.json()["inputs"][0]["name"] == "a.splat"
+
+    nameless = api.client.post("/v1/jobs/splat", content=body)
+    assert nameless.status_code == 422 and "X-Filename" in nameless.json()["next_step"]
+    picture = api.client.post(
+        "/v1/jobs/splat", content=PNG + record, headers={"X-Filename": "a.splat"}
+    )
+    assert picture.status_code == 422 and "PNG" in picture.json()["detail"]
