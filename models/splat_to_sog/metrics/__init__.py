@@ -1,1 +1,1 @@
-"""What a scene looks like, and how far a coded one is from it: rendered and attribute by attribute."""
+"""What a scene looks like, and how far a coded one is from it: in pictures and by attribute."""
