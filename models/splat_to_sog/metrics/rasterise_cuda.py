@@ -8,6 +8,7 @@ blends its Gaussians from shared memory, one thread a pixel.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from models.splat_to_sog.splats import Splats
 
 SOURCE = Path(__file__).with_suffix(".cu")
 OPTIONS = ("-std=c++17",)
+NOT_DRAWN = np.uint64(0xFFFFFFFFFFFFFFFF)  # key that `project` leaves for what is not visible
+LOW_BITS = np.uint64(0xFFFFFFFF)
 THREADS = 256  # of a block where one thread serves one Gaussian
 
 DeviceArray = Any
@@ -110,8 +113,8 @@ class DeviceScene:
                 order,
             )
             order.sort()
-            seen = int(cupy.searchsorted(order, cupy.uint64(0xFFFFFFFFFFFFFFFF)))
-            return flat.take((order[:seen] & cupy.uint64(0xFFFFFFFF)).astype(cupy.int64))
+            seen = int(cupy.count_nonzero(order != NOT_DRAWN))
+            return flat.take((order[:seen] & LOW_BITS).astype(cupy.int64))
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,7 @@ class Tiles:
 
 def bin_tiles(gaussians: Gaussians, width: int, height: int) -> Tiles:
     """Sort the Gaussians into the 16 x 16 px tiles that their boxes touch."""
-    import cupy
-
+    cupy = _cupy()
     n = len(gaussians)
     across, down = math.ceil(width / TILE_PX), math.ceil(height / TILE_PX)
     starts = cupy.zeros(across * down + 1, cupy.int64)
@@ -188,8 +190,7 @@ def blend(
     gaussians: Gaussians, tiles: Tiles, width: int, height: int, background: Colour = BLACK
 ) -> Blended:
     """Draw every tile front to back."""
-    import cupy
-
+    cupy = _cupy()
     out = Blended(
         cupy.empty((height, width, 3), cupy.float32),
         cupy.empty((height, width), cupy.float32),
@@ -221,7 +222,7 @@ def on_device(device: str) -> Iterator[Any]:
     """cupy, with `device` ("cuda" or "cuda:<index>") current; Unavailable if there is none."""
     step = "Use the CPU, or install the [gpu] extra on a machine with an NVIDIA card."
     try:
-        import cupy
+        cupy = _cupy()
     except ImportError as error:
         raise Unavailable(
             f"Device {device!r} needs the package cupy, which cannot be imported: {error}",
@@ -255,15 +256,17 @@ def kernel(name: str) -> Any:
 @cache
 def _module() -> Any:
     """cupy compiles it once per device and keeps the binary on disk."""
-    import cupy
-
-    return cupy.RawModule(code=SOURCE.read_text(), options=OPTIONS)
+    return _cupy().RawModule(code=SOURCE.read_text(), options=OPTIONS)
 
 
 def _launch(name: str, threads: int, *arguments: object) -> None:
     """One thread an item."""
     if threads:
         kernel(name)((math.ceil(threads / THREADS),), (THREADS,), arguments)
+
+
+def _cupy() -> Any:
+    return importlib.import_module("cupy")
 
 
 def _to_host(array: DeviceArray) -> Float32:
