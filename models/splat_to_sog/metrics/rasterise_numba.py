@@ -210,10 +210,11 @@ def _draw(table, starts, entries, background, image, begin, end):  # type: ignor
                 row = pixels[y - top]
                 _weigh_row(splat, dy, left, row)
                 for x in range(TILE_PX):
-                    weight = row[WEIGHT + x]
-                    row[TILE_PX + x] += weight * red
-                    row[2 * TILE_PX + x] += weight * green
-                    row[3 * TILE_PX + x] += weight * blue
+                    row[TILE_PX + x] += row[WEIGHT + x] * red
+                for x in range(TILE_PX):
+                    row[2 * TILE_PX + x] += row[WEIGHT + x] * green
+                for x in range(TILE_PX):
+                    row[3 * TILE_PX + x] += row[WEIGHT + x] * blue
         for y in range(top, bottom):
             for x in range(left, right):
                 for channel in range(3):
