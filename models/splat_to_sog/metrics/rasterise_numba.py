@@ -54,9 +54,8 @@ E0 = np.float32(np.exp(-0.1735))
 E1, E2, E3 = E0, np.float32(np.exp(-0.1735) / 2), np.float32(np.exp(-0.1735) / 6)
 E4, E5 = np.float32(np.exp(-0.1735) / 24), np.float32(np.exp(-0.1735) / 120)
 
-# One row of a tile in scratch memory: transmittance, red, green, blue, weights
-PASSED, WEIGHT = 0, 4 * TILE_PX
-ROW = 5 * TILE_PX
+# One row of a tile in scratch memory: transmittance, red, green, blue of 16 pixels each
+ROW = 4 * TILE_PX
 
 
 def rasterise(
@@ -156,8 +155,8 @@ def _row_is_empty(splat, dy, left):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _weigh_row(splat, dy, left, row):  # type: ignore[no-untyped-def]
-    """Weights of a row's 16 pixels, and the transmittance behind the Gaussian, into `row`."""
+def _blend_row(splat, dy, left, red, green, blue, row):  # type: ignore[no-untyped-def]
+    """Adds the Gaussian to a row's 16 pixels. One loop without branches: it becomes vectors."""
     a, b, opacity, floor = -HALF * splat[A], -splat[B] * dy, splat[OPACITY], splat[FLOOR]
     c = -HALF * splat[C] * dy * dy
     first = np.float32(left) + HALF - splat[U]
@@ -171,18 +170,20 @@ def _weigh_row(splat, dy, left, row):  # type: ignore[no-untyped-def]
         e = e * e
         e = e * e
         alpha = min(opacity * e, MAX_ALPHA)
-        passed = row[PASSED + x]
+        passed = row[x]
         seen = (power >= floor) & (power <= ZERO) & (passed >= MIN_TRANSMITTANCE)
         weight = alpha * passed if seen else ZERO
-        row[WEIGHT + x] = weight
-        row[PASSED + x] = passed - weight
+        row[x] = passed - weight
+        row[TILE_PX + x] += weight * red
+        row[2 * TILE_PX + x] += weight * green
+        row[3 * TILE_PX + x] += weight * blue
 
 
 @inlined
 def _is_finished(pixels, right, bottom):  # type: ignore[no-untyped-def]
     for y in range(bottom):
         for x in range(right):
-            if pixels[y, PASSED + x] >= MIN_TRANSMITTANCE:
+            if pixels[y, x] >= MIN_TRANSMITTANCE:
                 return False
     return True
 
@@ -207,14 +208,7 @@ def _draw(table, starts, entries, background, image, begin, end):  # type: ignor
                 dy = np.float32(y) + HALF - splat[V]
                 if _row_is_empty(splat, dy, left):
                     continue
-                row = pixels[y - top]
-                _weigh_row(splat, dy, left, row)
-                for x in range(TILE_PX):
-                    row[TILE_PX + x] += row[WEIGHT + x] * red
-                for x in range(TILE_PX):
-                    row[2 * TILE_PX + x] += row[WEIGHT + x] * green
-                for x in range(TILE_PX):
-                    row[3 * TILE_PX + x] += row[WEIGHT + x] * blue
+                _blend_row(splat, dy, left, red, green, blue, pixels[y - top])
         for y in range(top, bottom):
             for x in range(left, right):
                 for channel in range(3):
@@ -244,6 +238,7 @@ def _weigh(table, starts, entries, width, height, sums, begin, end):  # type: ig
                 if _row_is_empty(splat, dy, left):
                     continue
                 row = pixels[y - top]
-                _weigh_row(splat, dy, left, row)
+                row[TILE_PX : 2 * TILE_PX] = ZERO
+                _blend_row(splat, dy, left, ONE, ZERO, ZERO, row)
                 for x in range(TILE_PX):
-                    sums[entry] += row[WEIGHT + x]
+                    sums[entry] += row[TILE_PX + x]
