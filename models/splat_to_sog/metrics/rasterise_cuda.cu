@@ -190,7 +190,8 @@ __device__ Gaussian load(unsigned rank, const float* means2d, const float* conic
 
 __device__ float falloff(const Gaussian& g, float dx, float dy)
 {
-    return __expf(fminf(-0.5f * (g.a * dx * dx + g.c * dy * dy) - g.b * dx * dy, 0.0f));
+    float power = -0.5f * (g.a * dx * dx + g.c * dy * dy) - g.b * dx * dy;
+    return power > 0 ? 0 : __expf(power); // above 0 only by rounding
 }
 
 // One block a tile, one thread a pixel. last[pixel]: one past the key that finished the pixel or
