@@ -29,7 +29,7 @@ def orbit(splats: Splats, views: int, size_px: int) -> list[Camera]:
     Middle: the median of the centres; radius: the 80th percentile of the distances from it, so
     that stray splats far away do not shrink the scene.
     """
-    middle, radius = _extent(splats)
+    middle, radius = extent(splats)
     focal = 0.5 * size_px / math.tan(math.radians(HALF_ANGLE_DEG))
     cameras = []
     for view in range(views):
@@ -51,7 +51,7 @@ def orbit(splats: Splats, views: int, size_px: int) -> list[Camera]:
     return cameras
 
 
-def _extent(splats: Splats) -> tuple[NDArray[np.float64], float]:
+def extent(splats: Splats) -> tuple[NDArray[np.float64], float]:
     """(middle [3], radius > 0), scene units."""
     step = -(-len(splats) // MAX_SAMPLES)
     centres = np.asarray(splats.means[::step])

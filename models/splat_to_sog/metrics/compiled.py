@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numba
 from numba import types
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Any]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -44,21 +44,23 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Function], F
     """
 
     def compile_it(function: Function) -> Function:
-        options = {"nogil": True, "fastmath": ARITHMETIC}
+        options: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC}
         types_ = returns(*signature)
         try:
-            return numba.njit(types_, cache=True, **options)(function)
+            compiled: Function = numba.njit(types_, cache=True, **options)(function)
         except (RuntimeError, OSError, EOFError, pickle.PickleError) as error:
             # No folder to write to, a full disk, a damaged file: all of it concerns the cache.
             logging.getLogger(__name__).warning("compiled code is not cached: %s", error)
-            return numba.njit(types_, **options)(function)
+            compiled = numba.njit(types_, **options)(function)
+        return compiled
 
     return compile_it
 
 
 def inlined(function: Function) -> Function:
     """A function that kernels of the same file call."""
-    return numba.njit(nogil=True, fastmath=ARITHMETIC)(function)
+    compiled: Function = numba.njit(nogil=True, fastmath=ARITHMETIC)(function)
+    return compiled
 
 
 def cores() -> int:

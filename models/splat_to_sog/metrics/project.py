@@ -81,8 +81,8 @@ def _project_rows(
     flat = to_picture @ covariance @ to_picture.transpose(0, 2, 1)
     a, b, c = flat[:, 0, 0], flat[:, 0, 1], flat[:, 1, 1]
     sharp = np.maximum(a * c - b * b, 0)
+    area = sharp + LOW_PASS * (a + c) + LOW_PASS**2  # a sum of what is positive: never cancels
     a, c = a + LOW_PASS, c + LOW_PASS
-    area = np.maximum(a * c - b * b, 1e-12)
     # 3. opacity, and with it how far the Gaussian is seen
     logits = np.clip(splats.opacities[rows].astype(np.float64), -MAX_LOGIT, MAX_LOGIT)
     opacity = 1 / (1 + np.exp(-logits))
@@ -103,7 +103,10 @@ def _project_rows(
     return table.astype(np.float32), rows.astype(np.int32)
 
 
-def covariances(quats: Float32, scales: Float32) -> Float64:  # [M, 4], [M, 3] -> [M, 3, 3]
+def covariances(
+    quats: Float32,
+    scales: NDArray[np.floating],
+) -> Float64:  # [M, 4], [M, 3] -> [M, 3, 3]
     """Covariance of each Gaussian in scene units^2; a scale of -inf is flat."""
     axes = rotations(quats) * np.exp(np.minimum(scales.astype(np.float64), MAX_LOG_SCALE))[:, None]
     return axes @ axes.transpose(0, 2, 1)

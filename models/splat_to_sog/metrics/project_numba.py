@@ -35,6 +35,8 @@ from models.splat_to_sog.metrics.project import (
 from models.splat_to_sog.metrics.rasterise import ALPHA_MIN, Camera, Float32, Projected
 from models.splat_to_sog.splats import SH_C0, Splats
 
+Float64 = NDArray[np.float64]
+
 
 def project(splats: Splats, camera: Camera) -> Projected:
     """The visible Gaussians; at equal depth the earlier row lies in front."""
@@ -66,7 +68,14 @@ def project(splats: Splats, camera: Camera) -> Projected:
 
 
 @inlined
-def _ellipse(quat, scale, pose, fx, tx, ty):  # type: ignore[no-untyped-def]
+def _ellipse(
+    quat: Float32,  # [4]
+    scale: Float32,  # [3]
+    pose: Float64,  # [12]
+    fx: float,
+    tx: float,
+    ty: float,
+) -> tuple[float, float, float]:
     """Covariance (a, b, c) in px^2 of a Gaussian in the picture, before the low-pass.
 
     fx: px a scene unit at its depth; tx, ty: its centre's slopes, x / z and y / z.
@@ -95,7 +104,13 @@ def _ellipse(quat, scale, pose, fx, tx, ty):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _add_harmonics(x, y, z, coefficients, colour):  # type: ignore[no-untyped-def]
+def _add_harmonics(
+    x: float,
+    y: float,
+    z: float,
+    coefficients: Float32,  # [3, K]
+    colour: Float64,  # [3]
+) -> None:
     """Adds the bands above the constant one to `colour`; (x, y, z) is a unit direction."""
     count = coefficients.shape[1]
     xx, yy, zz = x * x, y * y, z * z
@@ -140,9 +155,19 @@ def _add_harmonics(x, y, z, coefficients, colour):  # type: ignore[no-untyped-de
     filled(i32, 1),
     returns=i64,
 )
-def _project(  # type: ignore[no-untyped-def]
-    means, scales, quats, opacities, sh0, shn, pose, lens, antialiased, table, rows
-):
+def _project(
+    means: Float32,  # [m, 3]
+    scales: Float32,  # [m, 3]
+    quats: Float32,  # [m, 4]
+    opacities: Float32,  # [m]
+    sh0: Float32,  # [m, 3]
+    shn: Float32,  # [m, 3, K]
+    pose: Float64,  # [12]
+    lens: Float64,  # [4]
+    antialiased: bool,
+    table: Float32,  # [m, COLUMNS]
+    rows: NDArray[np.int32],  # [m]
+) -> int:
     """Fills `table` and `rows` with what is visible, in the order of the input; returns how many.
 
     pose: [12] rotation row by row, position; lens: focal length, width, height, near.
@@ -165,8 +190,8 @@ def _project(  # type: ignore[no-untyped-def]
         tx, ty = x / z, y / z
         a, b, c = _ellipse(quats[i], scales[i], pose, focal / z, tx, ty)
         sharp = max(a * c - b * b, 0.0)
+        area = sharp + LOW_PASS * (a + c) + LOW_PASS * LOW_PASS
         a, c = a + LOW_PASS, c + LOW_PASS
-        area = max(a * c - b * b, 1e-12)
         if antialiased:
             opacity *= math.sqrt(sharp / area)
             if not opacity > ALPHA_MIN:

@@ -8,6 +8,8 @@ and tiles that no visible part of an ellipse crosses are left out first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +36,9 @@ from models.splat_to_sog.metrics.rasterise import (
     Projected,
     tile_boxes,
 )
+
+Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number in arithmetic
+Boxes = NDArray[np.int32]  # [M, 4] of `tile_boxes`
 
 PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
 LOOK_EVERY = 32  # Gaussians between two looks at whether a tile is finished
@@ -82,7 +87,8 @@ def contributions(projected: Projected, width: int, height: int) -> NDArray[np.f
         lambda part: _weigh(table, starts, entries, width, height, sums, part.start, part.stop),
         _parts(starts),
     )
-    return np.bincount(entries, sums, minlength=len(projected))
+    total: NDArray[np.float64] = np.bincount(entries, sums, minlength=len(projected))  # type: ignore[assignment]
+    return total
 
 
 def _table(projected: Projected) -> Float32:  # [M, COLUMNS]
@@ -118,7 +124,7 @@ def _parts(starts: NDArray[np.int64]) -> list[slice]:
 
 
 @kernel(taken(i32, 2), i64, filled(i64, 1))
-def _count(boxes, columns, starts):  # type: ignore[no-untyped-def]
+def _count(boxes: Boxes, columns: int, starts: NDArray[np.int64]) -> None:
     for i in range(len(boxes)):
         for row in range(boxes[i, 1], boxes[i, 3] + 1):
             for column in range(boxes[i, 0], boxes[i, 2] + 1):
@@ -128,7 +134,7 @@ def _count(boxes, columns, starts):  # type: ignore[no-untyped-def]
 
 
 @kernel(taken(i32, 2), i64, filled(i64, 1), filled(i32, 1))
-def _fill(boxes, columns, ends, entries):  # type: ignore[no-untyped-def]
+def _fill(boxes: Boxes, columns: int, ends: NDArray[np.int64], entries: NDArray[np.int32]) -> None:
     for i in range(len(boxes)):
         for row in range(boxes[i, 1], boxes[i, 3] + 1):
             for column in range(boxes[i, 0], boxes[i, 2] + 1):
@@ -138,7 +144,7 @@ def _fill(boxes, columns, ends, entries):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _rows_touched(splat, top, bottom):  # type: ignore[no-untyped-def]
+def _rows_touched(splat: Float32, top: int, bottom: int) -> tuple[int, int]:
     """First and last + 1 of the pixel rows top..bottom whose middles the Gaussian reaches."""
     first = max(np.float32(top), np.floor(splat[V] - splat[RADIUS]))
     last = min(np.float32(bottom), np.floor(splat[V] + splat[RADIUS]) + np.float32(2))
@@ -146,16 +152,24 @@ def _rows_touched(splat, top, bottom):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _row_is_empty(splat, dy, left):  # type: ignore[no-untyped-def]
+def _row_is_empty(splat: Float32, dy: Number, left: int) -> bool:
     """Whether the Gaussian is invisible at every pixel of a tile's row: its peak is too low."""
     low, high = np.float32(left) - splat[U], np.float32(left + TILE_PX) - splat[U]
     peak = min(max(-splat[B] * dy / splat[A], low), high)
     power = -HALF * (splat[A] * peak * peak + splat[C] * dy * dy) - splat[B] * peak * dy
-    return power < splat[FLOOR] - MARGIN
+    return bool(power < splat[FLOOR] - MARGIN)
 
 
 @inlined
-def _blend_row(splat, dy, left, red, green, blue, row):  # type: ignore[no-untyped-def]
+def _blend_row(
+    splat: Float32,  # [COLUMNS]
+    dy: Number,
+    left: int,
+    red: Number,
+    green: Number,
+    blue: Number,
+    row: Float32,  # [ROW]
+) -> None:
     """Adds the Gaussian to a row's 16 pixels. One loop without branches: it becomes vectors."""
     a, b, opacity, floor = -HALF * splat[A], -splat[B] * dy, splat[OPACITY], splat[FLOOR]
     c = -HALF * splat[C] * dy * dy
@@ -180,7 +194,7 @@ def _blend_row(splat, dy, left, red, green, blue, row):  # type: ignore[no-untyp
 
 
 @inlined
-def _is_finished(pixels, right, bottom):  # type: ignore[no-untyped-def]
+def _is_finished(pixels: Float32, right: int, bottom: int) -> bool:
     for y in range(bottom):
         for x in range(right):
             if pixels[y, x] >= MIN_TRANSMITTANCE:
@@ -189,7 +203,16 @@ def _is_finished(pixels, right, bottom):  # type: ignore[no-untyped-def]
 
 
 @kernel(taken(f32, 2), taken(i64, 1), taken(i32, 1), taken(f32, 1), filled(f32, 3), i64, i64)
-def _draw(table, starts, entries, background, image, begin, end):  # type: ignore[no-untyped-def]
+def _draw(
+    table: Float32,  # [M, COLUMNS]
+    starts: NDArray[np.int64],
+    entries: NDArray[np.int32],
+    background: Float32,  # [3]
+    image: Float32,  # [H, W, 3]
+    begin: int,
+    end: int,
+) -> None:
+    """Fills the pixels of the tiles begin..end-1."""
     height, width, _ = image.shape
     columns = -(-width // TILE_PX)
     pixels = np.empty((TILE_PX, ROW), np.float32)
@@ -219,7 +242,17 @@ def _draw(table, starts, entries, background, image, begin, end):  # type: ignor
 
 
 @kernel(taken(f32, 2), taken(i64, 1), taken(i32, 1), i64, i64, filled(f64, 1), i64, i64)
-def _weigh(table, starts, entries, width, height, sums, begin, end):  # type: ignore[no-untyped-def]
+def _weigh(
+    table: Float32,  # [M, COLUMNS]
+    starts: NDArray[np.int64],
+    entries: NDArray[np.int32],
+    width: int,
+    height: int,
+    sums: NDArray[np.float64],  # [entries]
+    begin: int,
+    end: int,
+) -> None:
+    """Fills the sums of the tiles begin..end-1: each Gaussian is drawn white, each row anew."""
     columns = -(-width // TILE_PX)
     pixels = np.empty((TILE_PX, ROW), np.float32)
     for tile in range(begin, end):
