@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.scratch import Scratch, chunks
+
 Float32 = NDArray[np.float32]
 Model = Literal["default", "antialiased", "2dgs"]
 
@@ -52,6 +54,22 @@ class Splats:
                 f"shN: {self.shN.shape[2]} coefficients, expected one of {COEFFICIENTS}"
             )
 
+    @classmethod
+    def empty(
+        cls, count: int, degree: int, scratch: Scratch | None = None, model: Model = "default"
+    ) -> Splats:
+        """Room for `count` splats, uninitialised: the caller fills every row before use."""
+        empty = np.empty if scratch is None else scratch.empty
+        return cls(
+            means=empty((count, 3), np.float32),
+            scales=empty((count, 3), np.float32),
+            quats=empty((count, 4), np.float32),
+            opacities=empty((count,), np.float32),
+            sh0=empty((count, 3), np.float32),
+            shN=empty((count, 3, COEFFICIENTS[degree]), np.float32),
+            model=model,
+        )
+
     def __len__(self) -> int:
         return len(self.means)
 
@@ -60,23 +78,34 @@ class Splats:
         """Spherical-harmonics degree, 0..4."""
         return COEFFICIENTS.index(self.shN.shape[2])
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Splats:
-        """The splats of these rows (indices [M] or mask [N]), in that order."""
-        return replace(
-            self,
-            means=self.means[rows],
-            scales=self.scales[rows],
-            quats=self.quats[rows],
-            opacities=self.opacities[rows],
-            sh0=self.sh0[rows],
-            shN=self.shN[rows],
-        )
+    def take(
+        self, rows: NDArray[np.intp] | NDArray[np.bool_], scratch: Scratch | None = None
+    ) -> Splats:
+        """The splats of these rows (indices [M] or mask [N]), in that order; all of them: self."""
+        if rows.dtype == np.bool_:
+            if len(rows) == len(self) and rows.all():
+                return self
+            rows = np.flatnonzero(rows)
+        taken = Splats.empty(len(rows), self.degree, scratch, self.model)
+        for name in ATTRIBUTES:
+            source, target = getattr(self, name), getattr(taken, name)
+            for chunk in chunks(len(rows)):
+                target[chunk] = source[rows[chunk]]
+        return taken
 
-    def cut_degree(self, degree: int) -> Splats:
+    def cut_degree(self, degree: int, scratch: Scratch | None = None) -> Splats:
         """The same splats without the bands above `degree`."""
         if degree >= self.degree:
             return self
-        return replace(self, shN=np.ascontiguousarray(self.shN[:, :, : COEFFICIENTS[degree]]))
+        kept = COEFFICIENTS[degree]
+        empty = np.empty if scratch is None else scratch.empty
+        harmonics = empty((len(self), 3, kept), np.float32)
+        for chunk in chunks(len(self)):
+            harmonics[chunk] = self.shN[chunk, :, :kept]
+        return replace(self, shN=harmonics)
+
+
+ATTRIBUTES = ("means", "scales", "quats", "opacities", "sh0", "shN")
 
 
 @dataclass(frozen=True)
@@ -89,31 +118,74 @@ class Cleaned:
     repaired: dict[str, int]
 
 
-def drop_non_finite(splats: Splats) -> Cleaned:
-    """Drop splats no renderer can draw; count every reason.
+REASONS = {  # attribute -> why a splat is dropped, and the infinities that are legal there
+    "means": ("position not finite", ()),
+    "scales": ("scale NaN or +inf", (-np.inf,)),
+    "quats": ("rotation not finite", ()),
+    "opacities": ("opacity NaN", (-np.inf, np.inf)),
+    "sh0": ("colour not finite", ()),
+    "shN": ("harmonics not finite", ()),
+}
+
+
+def drop_non_finite(splats: Splats, scratch: Scratch | None = None) -> Cleaned:
+    """Drop splats no renderer can draw; count every reason. Nothing to drop: nothing is copied.
 
     Legal and kept: opacity +-inf (alpha exactly 1 or 0) and scale -inf (a flat axis). NaN anywhere,
     and infinities elsewhere, drop the splat. A zero quaternion has no direction: it is read as "no
     rotation", which is what renderers do with it, and counted under `repaired`.
     """
-    bad = {
-        "position not finite": ~np.isfinite(splats.means).all(axis=1),
-        "scale NaN or +inf": (np.isnan(splats.scales) | np.isposinf(splats.scales)).any(axis=1),
-        "rotation not finite": ~np.isfinite(splats.quats).all(axis=1),
-        "opacity NaN": np.isnan(splats.opacities),
-        "colour not finite": ~np.isfinite(splats.sh0).all(axis=1),
-        "harmonics not finite": ~np.isfinite(splats.shN).all(axis=(1, 2)),
-    }
-    any_bad = np.logical_or.reduce(list(bad.values()))
-    kept = splats.take(~any_bad) if any_bad.any() else splats
-    zero = ~kept.quats.any(axis=1)
-    if zero.any():
-        quats = kept.quats.copy()
-        quats[zero] = (1, 0, 0, 0)
-        kept = replace(kept, quats=quats)
+    kept_rows = np.ones(len(splats), bool)
+    dropped: dict[str, int] = {}
+    for attribute, (reason, legal) in REASONS.items():
+        values = getattr(splats, attribute)
+        for chunk in chunks(len(splats)):
+            bad = _undrawable(values[chunk], legal)
+            if bad is not None:
+                dropped[reason] = dropped.get(reason, 0) + int(bad.sum())
+                kept_rows[chunk] &= ~bad
+    kept = splats.take(kept_rows, scratch)
+    kept, zero = _with_rotations(kept, scratch)
     return Cleaned(
         splats=kept,
-        dropped={reason: int(mask.sum()) for reason, mask in bad.items() if mask.any()},
-        dropped_total=int(any_bad.sum()),
-        repaired={"rotation zero, read as none": int(zero.sum())} if zero.any() else {},
+        dropped=dropped,
+        dropped_total=len(splats) - len(kept),
+        repaired={"rotation zero, read as none": zero} if zero else {},
     )
+
+
+def _undrawable(
+    values: Float32,  # [n, ...]
+    legal: tuple[float, ...],
+) -> NDArray[np.bool_] | None:  # [n]
+    """Rows with a NaN or an infinity that is not legal; None when there is none.
+
+    The sum of the whole block answers for nearly every block, at the speed of memory: it is finite
+    only if every value is (and below +inf only if nothing is NaN or +inf).
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(values.sum(dtype=np.float32))
+    if np.isfinite(total) or total in legal:
+        return None
+    rows = values.reshape(len(values), -1)
+    fine = np.isfinite(rows)
+    for infinity in legal:
+        fine |= rows == infinity
+    bad = np.logical_not(fine.all(axis=1))
+    return bad if bad.any() else None
+
+
+def _with_rotations(splats: Splats, scratch: Scratch | None) -> tuple[Splats, int]:
+    """The scene with each zero quaternion made "no rotation", and how many there were."""
+    zero = [
+        chunk.start + np.flatnonzero(~splats.quats[chunk].any(axis=1))
+        for chunk in chunks(len(splats))
+    ]
+    rows = np.concatenate(zero) if zero else np.zeros(0, np.intp)
+    if not len(rows):
+        return splats, 0
+    quats = (np.empty if scratch is None else scratch.empty)(splats.quats.shape, np.float32)
+    for chunk in chunks(len(splats)):
+        quats[chunk] = splats.quats[chunk]
+    quats[rows] = (1, 0, 0, 0)
+    return replace(splats, quats=quats), len(rows)

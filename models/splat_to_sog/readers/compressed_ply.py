@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from models.context import InvalidInput
 from models.splat_to_sog.readers.ply import model_of
 from models.splat_to_sog.readers.ply_header import EXPORT_STEP, PlyHeader
-from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Splats
+from models.splat_to_sog.scratch import Scratch
+from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Float32, Splats
 
 CHUNK = 256
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -24,49 +25,53 @@ COLOUR_BOUNDS = [f"{end}_{channel}" for end in ("min", "max") for channel in "rg
 MAX_LOG_SCALE = 20.0
 
 
-def read_compressed_ply(header: PlyHeader, name: str) -> Splats:
-    chunks, packed = _checked(header, name)
-    n = len(packed)
-    chunk_of = np.arange(n) // CHUNK
-    words = {column: np.array(packed[column]) for column in PACKED}  # [N] uint32 each
+def read_compressed_ply(header: PlyHeader, name: str, scratch: Scratch | None = None) -> Splats:
+    count, degree = _checked(header, name)
+    bounds, scale_bounds, colour_bounds = _bounds(header, name)
+    splats = Splats.empty(count, degree, scratch=scratch, model=model_of(header.comments))
 
-    scale_bounds = np.clip(_columns(chunks, SCALE_BOUNDS), -MAX_LOG_SCALE, MAX_LOG_SCALE)
-    colours = _unpack(words["packed_color"], (8, 8, 8, 8))
-    rgb = colours[:, :3]
-    if "min_r" in (chunks.dtype.names or ()):
-        rgb = _lerp(_columns(chunks, COLOUR_BOUNDS), chunk_of, rgb)
-    with np.errstate(divide="ignore"):
-        opacities = -np.log(1 / colours[:, 3] - 1)  # alpha 0 and 1 become -inf and +inf
-    return Splats(
-        means=_lerp(
-            _columns(chunks, BOUNDS), chunk_of, _unpack(words["packed_position"], (11, 10, 11))
-        ).astype(np.float32),
-        scales=_lerp(scale_bounds, chunk_of, _unpack(words["packed_scale"], (11, 10, 11))).astype(
-            np.float32
-        ),
-        quats=_unpack_quats(words["packed_rotation"]),
-        opacities=opacities.astype(np.float32),
-        sh0=((rgb - 0.5) / SH_C0).astype(np.float32),
-        shN=_harmonics(header, n, name),
-        model=model_of(header.comments),
-    )
+    def unpack(rows: slice, records: NDArray[Any]) -> None:
+        chunk_of = np.arange(rows.start, rows.stop) // CHUNK
+        position, rotation, scale, colour = (records[c].astype(np.uint32) for c in PACKED)
+        splats.means[rows] = _lerp(bounds, chunk_of, _unpack(position, (11, 10, 11)))
+        splats.scales[rows] = _lerp(scale_bounds, chunk_of, _unpack(scale, (11, 10, 11)))
+        splats.quats[rows] = _unpack_quats(rotation)
+        rgba = _unpack(colour, (8, 8, 8, 8))
+        rgb = rgba[:, :3]
+        if colour_bounds is not None:
+            rgb = _lerp(colour_bounds, chunk_of, rgb)
+        splats.sh0[rows] = (rgb - 0.5) / SH_C0
+        with np.errstate(divide="ignore"):
+            splats.opacities[rows] = -np.log(1 / rgba[:, 3] - 1)  # alpha 0 and 1: -inf and +inf
+
+    header.each_block("vertex", unpack, name)
+    if degree:
+        flat = splats.shN.reshape(count, -1)
+        table = _harmonics_table()
+
+        def look_up(rows: slice, records: NDArray[Any]) -> None:
+            flat[rows] = table[records.view(np.uint8).reshape(len(records), -1)]
+
+        header.each_block("sh", look_up, name)
+    return splats
 
 
-def _checked(header: PlyHeader, name: str) -> tuple[np.memmap[Any, Any], np.memmap[Any, Any]]:
+def _checked(header: PlyHeader, name: str) -> tuple[int, int]:
+    """Splats and spherical-harmonics degree."""
     chunk, vertex = header.elements["chunk"], header.elements.get("vertex")
     if vertex is None:
         raise _refuse(name, "element 'vertex' is missing")
     for element, wanted in ((chunk, BOUNDS + SCALE_BOUNDS), (vertex, list(PACKED))):
-        have = {column for column, _ in element.properties}
+        have = element.properties
         missing = [column for column in wanted if column not in have]
-        if element is chunk and have & set(COLOUR_BOUNDS):
+        if element is chunk and have.keys() & set(COLOUR_BOUNDS):
             missing += [column for column in COLOUR_BOUNDS if column not in have]
         if missing:
             raise _refuse(name, f"element '{element.name}' lacks {', '.join(missing)}")
     wrong = [
-        f"{column} ({kind})"
-        for column, kind in vertex.properties
-        if column in PACKED and kind != "<u4"
+        f"{column} ({kind[1:]})"
+        for column, kind in vertex.properties.items()
+        if column in PACKED and not kind.endswith("u4")
     ]
     if wrong:
         raise _refuse(name, f"packed properties must be of type uint, not {', '.join(wrong)}")
@@ -76,11 +81,44 @@ def _checked(header: PlyHeader, name: str) -> tuple[np.memmap[Any, Any], np.memm
             name,
             f"{vertex.count} splats need {needed} chunks of {CHUNK}, the file has {chunk.count}",
         )
-    return header.records("chunk"), header.records("vertex")
+    return vertex.count, _degree(header, vertex.count, name)
 
 
-def _columns(records: np.memmap[Any, Any], names: list[str]) -> NDArray[np.float64]:  # [C, len]
-    return np.stack([np.asarray(records[column], np.float64) for column in names], axis=1)
+def _degree(header: PlyHeader, count: int, name: str) -> int:
+    element = header.elements.get("sh")
+    if element is None:
+        return 0
+    width = len(element.properties)
+    allowed = [3 * k for k in COEFFICIENTS[1:4]]
+    columns = {f"f_rest_{i}" for i in range(width)}
+    bytes_only = all(kind.endswith("u1") for kind in element.properties.values())
+    in_order = list(element.properties) == sorted(columns, key=lambda c: int(c[len("f_rest_") :]))
+    if element.count != count or width not in allowed or not bytes_only or not in_order:
+        raise _refuse(
+            name,
+            f"element 'sh' has {element.count} rows of {width} properties; expected {count} rows "
+            "of uchar f_rest_0 .. f_rest_8, _23 or _44",
+        )
+    return COEFFICIENTS.index(width // 3)
+
+
+def _bounds(
+    header: PlyHeader, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """[C, 6] minimum and maximum of three columns for position, log scale and colour."""
+    chunk = header.elements["chunk"]
+    columns = BOUNDS + SCALE_BOUNDS
+    if COLOUR_BOUNDS[0] in chunk.properties:
+        columns = columns + COLOUR_BOUNDS
+    table = np.empty((chunk.count, len(columns)))
+
+    def pick(rows: slice, records: NDArray[Any]) -> None:
+        for index, column in enumerate(columns):
+            table[rows, index] = records[column]
+
+    header.each_block("chunk", pick, name)
+    colours = table[:, 12:] if table.shape[1] == 18 else None
+    return table[:, :6], np.clip(table[:, 6:12], -MAX_LOG_SCALE, MAX_LOG_SCALE), colours
 
 
 def _unpack(words: NDArray[np.uint32], bits: tuple[int, ...]) -> NDArray[np.float64]:
@@ -103,11 +141,11 @@ def _lerp(
     return low * (1 - t) + high * t
 
 
-def _unpack_quats(words: NDArray[np.uint32]) -> NDArray[np.float32]:  # [N, 4] w, x, y, z
+def _unpack_quats(words: NDArray[np.uint32]) -> NDArray[np.float64]:  # [N, 4] w, x, y, z
     """Two bits name the largest component, which is left out; the others follow in order."""
     fields = (_unpack(words << np.uint32(2), (10, 10, 10)) - 0.5) * np.sqrt(2)
     largest = (words >> np.uint32(30)).astype(np.intp)
-    quats = np.empty((len(words), 4), np.float32)
+    quats = np.empty((len(words), 4))
     left_out = np.sqrt(np.maximum(0, 1 - (fields**2).sum(axis=1)))
     for m in range(4):
         rows = largest == m
@@ -117,27 +155,11 @@ def _unpack_quats(words: NDArray[np.uint32]) -> NDArray[np.float32]:  # [N, 4] w
     return quats
 
 
-def _harmonics(header: PlyHeader, n: int, name: str) -> NDArray[np.float32]:  # [N, 3, K]
-    element = header.elements.get("sh")
-    if element is None:
-        return np.zeros((n, 3, 0), np.float32)
-    count = len(element.properties)
-    wanted = [(f"f_rest_{i}", "u1") for i in range(count)]
-    if (
-        element.count != n
-        or element.properties != wanted
-        or count not in [3 * k for k in COEFFICIENTS[1:4]]
-    ):
-        raise _refuse(
-            name,
-            f"element 'sh' has {element.count} rows of {count} properties; expected {n} rows of "
-            "uchar f_rest_0 .. f_rest_8, _23 or _44",
-        )
-    bytes_ = header.records("sh").view(np.uint8).reshape(n, 3, count // 3)
-    # Writers truncate, so a byte stands for the middle of its step; the ends stand for themselves.
+def _harmonics_table() -> Float32:  # [256]
+    """Writers truncate, so a byte stands for the middle of its step; the ends for themselves."""
     fraction = (np.arange(256, dtype=np.float32) + 0.5) / 256
     fraction[[0, 255]] = 0, 1
-    return ((fraction - 0.5) * 8).astype(np.float32)[bytes_]
+    return ((fraction - 0.5) * 8).astype(np.float32)
 
 
 def _refuse(name: str, problem: str) -> InvalidInput:

@@ -1,30 +1,41 @@
 """The header of a PLY file: parsed, bounded and checked against the file's true size.
 
-Does not know what the properties mean: `ply` and `compressed_ply` do.
+Does not know what the properties mean (`ply` and `compressed_ply` do), only where the records of
+an element lie. All three encodings are read: binary of both byte orders, and text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.context import InvalidInput
+from models.splat_to_sog.readers.blocks import each_block
+from models.splat_to_sog.readers.ply_text import each_text_block
 
 MAX_HEADER_BYTES = 64 * 1024
 
 TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
     **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "<i2"),
-    **dict.fromkeys(("ushort", "uint16"), "<u2"),
-    **dict.fromkeys(("int", "int32"), "<i4"),
-    **dict.fromkeys(("uint", "uint32"), "<u4"),
-    **dict.fromkeys(("float", "float32"), "<f4"),
-    **dict.fromkeys(("double", "float64"), "<f8"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
 }
+
+FORMATS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
+"""Encoding -> numpy's mark of its byte order; text becomes numbers of the machine's own."""
+
+NEEDED = ("vertex", "chunk", "sh")
+"""Elements that hold splats."""
 
 EXPORT_STEP = "Export the scene again as a binary 3DGS .ply, .compressed.ply, .spz or .sog."
 
@@ -35,12 +46,13 @@ class Element:
 
     name: str
     count: int
-    properties: list[tuple[str, str]] = field(default_factory=list)  # (name, numpy type)
+    properties: dict[str, str] = field(default_factory=dict)  # name -> numpy type, in file order
+    list_property: str = ""  # the first of those whose length a record itself says
     offset: int = 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.properties)
+        return np.dtype(list(self.properties.items()))
 
     @property
     def nbytes(self) -> int:
@@ -50,14 +62,26 @@ class Element:
 @dataclass(frozen=True)
 class PlyHeader:
     path: Path
+    format: str  # of FORMATS
     elements: dict[str, Element]
     comments: tuple[str, ...]
+    data_offset: int  # the byte after the header
 
-    def records(self, name: str) -> np.memmap[Any, Any]:
-        """The element's records, mapped: [count] of its structured dtype."""
-        element = self.elements[name]
-        return np.memmap(
-            self.path, dtype=element.dtype, mode="r", offset=element.offset, shape=(element.count,)
+    def each_block(
+        self, element_name: str, work: Callable[[slice, NDArray[Any]], None], name: str
+    ) -> None:
+        """work(rows, records of the element's dtype) for each block of its records."""
+        element = self.elements[element_name]
+        if self.format != "ascii":
+            each_block(self.path, element.offset, element.count, element.dtype, work, name)
+            return
+        before = 0
+        for other in self.elements.values():
+            if other is element:
+                break
+            before += other.count * len(other.properties)
+        each_text_block(
+            self.path, self.data_offset, before, element.count, element.dtype, work, name
         )
 
 
@@ -66,47 +90,31 @@ def read_header(path: Path, name: str) -> PlyHeader:
     with path.open("rb") as file:
         head = file.read(MAX_HEADER_BYTES)
     lines, offset = _split_lines(head, name)
+    encoding = _format(lines, name)
     elements: dict[str, Element] = {}
     comments: list[str] = []
     current: Element | None = None
     for number, line in enumerate(lines[1:], start=2):
         words = line.split()
         match words:
-            case []:
+            case [] | ["format", *_]:
                 continue
             case ["comment" | "obj_info", *_]:
                 comments.append(line.split(None, 1)[1] if len(words) > 1 else "")
-            case ["format", kind, *_]:
-                if kind != "binary_little_endian":
-                    raise _refuse(
-                        name,
-                        f"format is '{kind}'; only 'binary_little_endian' is read",
-                        EXPORT_STEP,
-                    )
             case ["element", element_name, count]:
                 if element_name in elements:
                     raise _refuse(name, f"line {number}: element '{element_name}' occurs twice")
                 current = Element(element_name, _count(count, element_name, name))
                 elements[element_name] = current
-            case ["property", "list", *rest]:
-                owner = current.name if current else "?"
-                hint = " (a mesh, not a splat)" if owner == "face" else ""
-                raise _refuse(
-                    name,
-                    f"element '{owner}' has the list property '{rest[-1] if rest else ''}'{hint}; "
-                    "splats have plain properties only",
-                    EXPORT_STEP,
-                )
+            case ["property", "list", _, _, property_name] if current is not None:
+                current.list_property = current.list_property or property_name
             case ["property", kind, property_name]:
-                _add_property(current, kind, property_name, number, name)
+                _add_property(current, kind, property_name, FORMATS[encoding], number, name)
             case _:
                 raise _refuse(name, f"line {number} is not understood: '{line[:80]}'")
-    if not any(line.split()[:1] == ["format"] for line in lines):
-        raise _refuse(
-            name, "the 'format' line is missing; 'format binary_little_endian 1.0' is read"
-        )
-    _place(elements, offset, path.stat().st_size, name)
-    return PlyHeader(path, elements, tuple(comments))
+    header = PlyHeader(path, encoding, elements, tuple(comments), offset)
+    _place(header, path.stat().st_size, name)
+    return header
 
 
 def _split_lines(head: bytes, name: str) -> tuple[list[str], int]:
@@ -126,6 +134,16 @@ def _split_lines(head: bytes, name: str) -> tuple[list[str], int]:
     )
 
 
+def _format(lines: list[str], name: str) -> str:
+    for line in lines:
+        match line.split():
+            case ["format", kind, *_]:
+                if kind in FORMATS:
+                    return kind
+                raise _refuse(name, f"format is '{kind[:40]}'; allowed: {', '.join(FORMATS)}")
+    raise _refuse(name, "the 'format' line is missing, for example 'format ascii 1.0'")
+
+
 def _count(text: str, element: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise _refuse(name, f"element '{element}' has the count '{text}'; a whole number is needed")
@@ -133,7 +151,7 @@ def _count(text: str, element: str, name: str) -> int:
 
 
 def _add_property(
-    current: Element | None, kind: str, property_name: str, number: int, name: str
+    current: Element | None, kind: str, property_name: str, order: str, number: int, name: str
 ) -> None:
     if current is None:
         raise _refuse(name, f"line {number}: property '{property_name}' before any element")
@@ -142,28 +160,57 @@ def _add_property(
             name,
             f"property '{property_name}' has the type '{kind}'; allowed: {', '.join(TYPES)}",
         )
-    if any(known == property_name for known, _ in current.properties):
+    if property_name in current.properties:
         raise _refuse(name, f"line {number}: property '{property_name}' occurs twice")
-    current.properties.append((property_name, TYPES[kind]))
+    current.properties[property_name] = order + TYPES[kind]
 
 
-def _place(elements: dict[str, Element], offset: int, size: int, name: str) -> None:
-    """Give each element its byte offset; refuse unless they end where the file ends."""
-    end = offset
-    for element in elements.values():
+def _place(header: PlyHeader, size: int, name: str) -> None:
+    """Give each element its byte offset; refuse unless they end where the file ends.
+
+    The length of lists is known only by reading them: they are passed over where nothing that is
+    needed follows them.
+    """
+    end = header.data_offset
+    elements = list(header.elements.values())
+    open_end = False
+    for index, element in enumerate(elements):
+        if element.list_property and element.count:
+            if any(later.name in NEEDED for later in elements[index:]):
+                raise _refuse(
+                    name,
+                    f"element '{element.name}' has the list property '{element.list_property}'; "
+                    "lists are passed over only behind the splats",
+                )
+            open_end = True
         element.offset = end
-        end += element.nbytes
-    if end != size:
-        detail = " + ".join(
-            f"{e.count} '{e.name}' records of {e.dtype.itemsize} bytes" for e in elements.values()
+        # As text a value takes a digit and a space, but for the very last.
+        end += (
+            2 * element.count * len(element.properties)
+            if header.format == "ascii"
+            else element.nbytes
         )
-        state = "truncated" if size < end else "followed by bytes the header does not declare"
-        raise InvalidInput(
-            f"{name}: the header declares {detail or 'no elements'}, {end - offset} bytes in all, "
-            f"but {size - offset} bytes follow it: the file is {state}.",
-            code="splat_truncated" if size < end else "splat_header",
-            next_step="Upload the complete file, or export it again.",
-        )
+    if header.format == "ascii":
+        open_end, end = True, max(header.data_offset, end - 1)
+    if size < end or (size > end and not open_end):
+        raise _wrong_size(header, end, size, name)
+
+
+def _wrong_size(header: PlyHeader, end: int, size: int, name: str) -> InvalidInput:
+    detail = " + ".join(
+        f"{e.count} '{e.name}' records of {len(e.properties)} numbers"
+        if header.format == "ascii"
+        else f"{e.count} '{e.name}' records of {e.dtype.itemsize} bytes"
+        for e in header.elements.values()
+    )
+    state = "truncated" if size < end else "followed by bytes the header does not declare"
+    return InvalidInput(
+        f"{name}: the header declares {detail or 'no elements'}, "
+        f"{'at least ' * (header.format == 'ascii')}{end - header.data_offset} bytes in all, "
+        f"but {size - header.data_offset} bytes follow it: the file is {state}.",
+        code="splat_truncated" if size < end else "splat_header",
+        next_step="Upload the complete file, or export it again.",
+    )
 
 
 def _refuse(name: str, problem: str, next_step: str = EXPORT_STEP) -> InvalidInput:

@@ -1,16 +1,20 @@
-"""Reads Niantic .spz, versions 2 and 3 (one gzip stream) and 4 (one zstd stream an attribute).
+"""Reads Niantic .spz, versions 1 to 3 (one gzip stream) and 4 (one zstd stream an attribute).
 
 Does not know the other formats, and turns no axes: the file's coordinates are kept as they are,
 as PlayCanvas tools do (files of other tools may be upside down relative to their .ply).
-Every size follows from the header's splat count, so a stream is never decompressed past it.
+Every size follows from the header's splat count, so a stream is never decompressed past it; it is
+decompressed chunk by chunk, straight into the scene's arrays.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import zstandard
@@ -18,13 +22,16 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput
 from models.splat_to_sog.layout import alpha_to_logit
-from models.splat_to_sog.splats import COEFFICIENTS, Splats
+from models.splat_to_sog.scratch import Scratch, chunks
+from models.splat_to_sog.splats import COEFFICIENTS, Model, Splats
 
 MAGIC = b"NGSP"
 FLAG_ANTIALIASED = 1
 FLAG_EXTENSIONS = 2  # vendor data after the arrays; passed over
 COLOUR_SCALE = 0.15
 FREE_BYTES = 64 << 20  # below this much output any compression ratio is believed
+MAX_WINDOW_BYTES = 1 << 27
+CHUNK_ROWS = 1 << 16
 MAX_RATIO = 200  # above it: quantised splats compress 1.5 to 3 times, never this well
 
 STREAMS = ("positions", "alphas", "colours", "scales", "rotations", "harmonics")
@@ -40,105 +47,151 @@ class Header:
     extensions: bool
 
     @property
+    def model(self) -> Model:
+        return "antialiased" if self.antialiased else "default"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Bytes a splat of each attribute's array, in file order; version 1 has half floats."""
+        position = 6 if self.version == 1 else 9
+        rotation = 3 if self.version < 3 else 4
+        return (position, 1, 3, 3, rotation, 3 * COEFFICIENTS[self.degree])
+
+    @property
     def sizes(self) -> tuple[int, ...]:
-        """Bytes of each attribute's array, in file order."""
-        rotation = 3 if self.version == 2 else 4
-        sh = 3 * COEFFICIENTS[self.degree]
-        return tuple(self.count * width for width in (9, 1, 3, 3, rotation, sh))
+        """Bytes of each attribute's array."""
+        return tuple(self.count * width for width in self.widths)
 
 
-def read_spz(path: Path, name: str) -> Splats:
-    data = path.read_bytes()
-    if data[:4] == MAGIC:
-        header, arrays = _read_v4(data, name)
-    else:
-        header, arrays = _read_gzip(data, name)
-    return _decode(header, arrays)
+def read_spz(path: Path, name: str, scratch: Scratch | None = None) -> Splats:
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        read = _read_v4 if magic == MAGIC else _read_gzip
+        return read(file, path.stat().st_size, name, scratch)
 
 
-def _read_gzip(data: bytes, name: str) -> tuple[Header, list[bytes]]:
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        head = inflate.decompress(data, 16)
-        header = _parse_header(head, name, versions=(2, 3))
+def _read_gzip(file: IO[bytes], size: int, name: str, scratch: Scratch | None) -> Splats:
+    with gzip.GzipFile(fileobj=file, mode="rb") as stream:  # closing it leaves `file` open
+
+        def pull(wanted: int) -> bytes:
+            try:
+                return stream.read(wanted)
+            except EOFError as error:
+                problem = "its gzip stream ends early, without a checksum"
+                raise _bad(name, problem, code="splat_truncated") from error
+            except (zlib.error, OSError) as error:
+                raise _bad(name, f"its gzip stream is damaged ({error})") from error
+
+        header = _parse_header(pull(16), name, versions=(1, 2, 3))
         total = sum(header.sizes)
-        _refuse_bomb(len(data), total, name)
-        body = inflate.decompress(inflate.unconsumed_tail, total + 1) if total else b""
-        # A further call drains what zlib still holds back in its window.
-        if len(body) <= total and not inflate.eof:
-            body += inflate.decompress(inflate.unconsumed_tail, total + 1 - len(body) or 1)
-    except zlib.error as error:
-        raise _bad(name, f"its gzip stream is damaged ({error})") from error
-    if header.extensions:
-        body = body[:total]
-    if len(body) != total:
-        more = "more than " if len(body) > total else ""
+        _refuse_bomb(size, total, name)
+        splats = Splats.empty(header.count, header.degree, scratch=scratch, model=header.model)
+        done = 0
+        for what, attribute_size in zip(STREAMS, header.sizes, strict=True):
+            got = _drain(pull, header, what, splats)
+            done += got
+            if got < attribute_size:
+                break
+        surplus = b"" if header.extensions else pull(1)
+    if done != total or surplus:
         raise _bad(
             name,
             f"{header.count} splats of degree {header.degree} need {total} bytes, "
-            f"the gzip stream holds {more}{min(len(body), total)}",
+            f"the gzip stream holds {'more than ' if surplus else ''}{done}",
             code="splat_truncated",
         )
-    if not (inflate.eof or header.extensions):
-        raise _bad(name, "its gzip stream ends early, without a checksum", code="splat_truncated")
-    arrays, start = [], 0
-    for size in header.sizes:
-        arrays.append(body[start : start + size])
-        start += size
-    return header, arrays
+    return splats
 
 
-def _read_v4(data: bytes, name: str) -> tuple[Header, list[bytes]]:
-    header = _parse_header(data[:16], name, versions=(4,))
-    if len(data) < 32:
+def _read_v4(file: IO[bytes], size: int, name: str, scratch: Scratch | None) -> Splats:
+    head = file.read(32)
+    header = _parse_header(head, name, versions=(4,))
+    if len(head) < 32:
         raise _bad(
-            name, f"it is {len(data)} bytes long, the header alone takes 32", code="splat_truncated"
+            name, f"it is {size} bytes long, the header alone takes 32", code="splat_truncated"
         )
-    streams, toc = data[15], struct.unpack_from("<I", data, 16)[0]
-    sizes = header.sizes
+    streams, toc = head[15], struct.unpack_from("<I", head, 16)[0]
     expected = 6 if header.degree else 5
     if streams != expected:
         raise _bad(name, f"it has {streams} streams, degree {header.degree} takes {expected}")
     start = toc + 16 * streams
-    if toc < 32 or start > len(data):
+    if toc < 32 or start > size:
         raise _bad(
-            name, f"its table of contents lies at byte {toc}, outside the file of {len(data)} bytes"
+            name, f"its table of contents lies at byte {toc}, outside the file of {size} bytes"
         )
-    _refuse_bomb(len(data), sum(sizes), name)
-    arrays = []
-    for index in range(streams):
-        packed, size = struct.unpack_from("<QQ", data, toc + 16 * index)
-        what = STREAMS[index]
-        if size != sizes[index]:
+    _refuse_bomb(size, sum(header.sizes), name)
+    file.seek(toc)
+    entries = list(struct.iter_unpack("<QQ", file.read(16 * streams)))
+    for what, attribute_size, (packed, unpacked) in zip(
+        STREAMS, header.sizes, entries, strict=False
+    ):
+        if unpacked != attribute_size:
             raise _bad(
                 name,
-                f"stream '{what}' declares {size} bytes, {header.count} splats need {sizes[index]}",
+                f"stream '{what}' declares {unpacked} bytes, {header.count} splats need "
+                f"{attribute_size}",
             )
-        if start + packed > len(data):
+        if start + packed > size:
             raise _bad(
                 name, f"stream '{what}' ends past the end of the file", code="splat_truncated"
             )
-        arrays.append(_unzstd(data[start : start + packed], size, what, name))
         start += packed
-    return header, [*arrays, *([b""] * (6 - streams))]
+    splats = Splats.empty(header.count, header.degree, scratch=scratch, model=header.model)
+    file.seek(toc + 16 * streams)
+    for what, (packed, unpacked) in zip(STREAMS, entries, strict=False):
+        _read_stream(_Part(file, packed), header, what, unpacked, splats, name)
+    return splats
 
 
-def _unzstd(packed: bytes, size: int, what: str, name: str) -> bytes:
-    """Exactly `size` bytes, read through a counter: the frame's own size field is not believed."""
+class _Part:
+    """The next `size` bytes of a file, as a file that ends there; leaves the file behind them."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.left = file, size
+
+    def read(self, wanted: int = -1) -> bytes:
+        data = self.file.read(min(wanted, self.left) if wanted >= 0 else self.left)
+        self.left -= len(data)
+        return data
+
+
+def _read_stream(
+    part: _Part, header: Header, what: str, size: int, splats: Splats, name: str
+) -> None:
+    """One attribute, through a counter: the frame's own size field is not believed."""
     try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as stream:
-            body = stream.read(size)
-            surplus = stream.read(1)
+        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        with unpacker.stream_reader(part, closefd=False) as stream:  # type: ignore[arg-type]
+            done = _drain(stream.read, header, what, splats)
+            surplus = stream.read(1) if done == size else b""
     except zstandard.ZstdError as error:
         raise _bad(name, f"stream '{what}' is damaged ({error})") from error
-    if len(body) != size or surplus:
-        more = "more than " if surplus else ""
+    if done != size or surplus:
         raise _bad(
             name,
-            f"stream '{what}' holds {more}{len(body)} bytes, {size} are needed",
+            f"stream '{what}' holds {'more than ' if surplus else ''}{done} bytes, "
+            f"{size} are needed",
             code="splat_truncated",
         )
-    return body
+    while part.left and part.read(1 << 20):  # what follows the frame is not ours to judge
+        pass
+
+
+def _drain(pull: Callable[[int], bytes], header: Header, what: str, splats: Splats) -> int:
+    """Decode one attribute chunk by chunk; bytes found, fewer than needed where it ends early.
+
+    pull: bytes wanted -> that many, or fewer where the stream ends.
+    """
+    width, done = header.widths[STREAMS.index(what)], 0
+    for rows in chunks(header.count if width else 0, CHUNK_ROWS):
+        wanted = (rows.stop - rows.start) * width
+        data = pull(wanted)
+        done += len(data)
+        if len(data) < wanted:
+            break
+        _decode(header, what, np.frombuffer(data, np.uint8).reshape(-1, width), rows, splats)
+    return done
 
 
 def _parse_header(head: bytes, name: str, versions: tuple[int, ...]) -> Header:
@@ -149,12 +202,12 @@ def _parse_header(head: bytes, name: str, versions: tuple[int, ...]) -> Header:
         raise _bad(name, f"it begins with {magic!r}, an .spz with {MAGIC!r}")
     if version not in versions:
         raise _bad(
-            name, f"version {version} in this container; read are 2 and 3 (gzip) and 4 (zstd)"
+            name, f"version {version} in this container; read are 1 to 3 (gzip) and 4 (zstd)"
         )
-    if degree > (4 if version == 4 else 3):
+    if degree > (highest := 3 if version < 3 else 4):
         raise _bad(
             name,
-            f"spherical-harmonics degree {degree}; allowed are 0 to {4 if version == 4 else 3}",
+            f"spherical-harmonics degree {degree}; allowed are 0 to {highest}",
         )
     if bits > 23:
         raise _bad(name, f"{bits} fractional bits; allowed are 0 to 23")
@@ -178,26 +231,35 @@ def _refuse_bomb(packed: int, size: int, name: str) -> None:
         )
 
 
-def _decode(header: Header, arrays: list[bytes]) -> Splats:
-    n, k = header.count, COEFFICIENTS[header.degree]
-    positions, alphas, colours, scales, rotations, harmonics = (
-        np.frombuffer(array, np.uint8) for array in arrays
-    )
-    p = positions.reshape(n, 3, 3).astype(np.int32)
-    fixed = (
-        (p[..., 0] | p[..., 1] << 8 | p[..., 2] << 16) ^ 0x800000
-    ) - 0x800000  # sign of 24 bits
-    decode_quats = _quats_v2 if header.version == 2 else _quats_v3
-    sh = (harmonics.reshape(n, k, 3).astype(np.float32) - 128) / 128  # coefficient, channel
-    return Splats(
-        means=(fixed / (1 << header.fractional_bits)).astype(np.float32),
-        scales=(scales.reshape(n, 3) / 16 - 10).astype(np.float32),
-        quats=decode_quats(rotations.reshape(n, -1)),
-        opacities=alpha_to_logit(alphas).astype(np.float32),
-        sh0=((colours.reshape(n, 3) / 255 - 0.5) / COLOUR_SCALE).astype(np.float32),
-        shN=np.ascontiguousarray(sh.transpose(0, 2, 1)),
-        model="antialiased" if header.antialiased else "default",
-    )
+def _decode(
+    header: Header,
+    what: str,
+    data: NDArray[np.uint8],  # [n, width]
+    rows: slice,
+    splats: Splats,
+) -> None:
+    match what:
+        case "positions" if header.version == 1:
+            splats.means[rows] = np.ascontiguousarray(data).view("<f2")
+        case "positions":
+            splats.means[rows] = _fixed_point(data) / (1 << header.fractional_bits)
+        case "alphas":
+            splats.opacities[rows] = alpha_to_logit(data[:, 0])
+        case "colours":
+            splats.sh0[rows] = (data / 255 - 0.5) / COLOUR_SCALE
+        case "scales":
+            splats.scales[rows] = data / 16 - 10
+        case "rotations":
+            splats.quats[rows] = (_quats_v2 if header.version < 3 else _quats_v3)(data)
+        case _:  # harmonics: coefficient by coefficient, its three channels together
+            values = data.reshape(len(data), -1, 3).transpose(0, 2, 1)
+            splats.shN[rows] = (values.astype(np.float32) - 128) / 128
+
+
+def _fixed_point(data: NDArray[np.uint8]) -> NDArray[np.int32]:  # [n, 9] -> [n, 3]
+    """Little-endian integers of 24 bits with a sign."""
+    p = data.reshape(-1, 3, 3).astype(np.int32)
+    return ((p[..., 0] | p[..., 1] << 8 | p[..., 2] << 16) ^ 0x800000) - 0x800000
 
 
 def _quats_v2(bytes_: NDArray[np.uint8]) -> NDArray[np.float32]:  # [N, 3] -> [N, 4] w, x, y, z
@@ -227,5 +289,5 @@ def _bad(name: str, problem: str, code: str = "splat_header") -> InvalidInput:
     return InvalidInput(
         f"{name}: .spz: {problem}.",
         code=code,
-        next_step="Upload the complete file, or export it again (spz version 2, 3 or 4).",
+        next_step="Upload the complete file, or export it again (spz version 1 to 4).",
     )
