@@ -1,7 +1,8 @@
 // Screenshots of scenes in the PlayCanvas engine, in headless Chromium with a software WebGL.
 // Usage: node shoot.mjs CHROMIUM OUT_FOLDER VIEW SCENE...   Prints one JSON line a scene.
-// VIEW is JSON: {"centre": [x, y, z], "radius": r} in the space of the .ply.
-import { readFile } from "node:fs/promises";
+// VIEW is JSON: {"centre": [x, y, z], "radius": r} in the space of the .ply, for a streamed scene
+// with "level": n. A SCENE is a file, or a folder with a lod-meta.json and all that it names.
+import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,10 +14,10 @@ const [executablePath, out, view, ...scenes] = process.argv.slice(2);
 const byName = new Map(scenes.map((scene) => [path.basename(scene), scene]));
 
 const locate = (url) => {
-  const [, kind, name] = url.split("?")[0].split("/");
+  const [, kind, name, ...inside] = url.split("?")[0].split("/");
   if (kind === "viewer.html") return path.join(HERE, "viewer.html");
   if (kind === "engine") return path.join(HERE, "node_modules/playcanvas/build", path.basename(name));
-  if (kind === "scene") return byName.get(decodeURIComponent(name));
+  if (kind === "scene") return path.join(byName.get(decodeURIComponent(name)), ...inside);
   return undefined;
 };
 
@@ -42,7 +43,8 @@ try {
     const log = [];
     page.on("console", (message) => log.push(message.text()));
     page.on("pageerror", (error) => log.push(String(error)));
-    const query = new URLSearchParams({ scene: name, view });
+    const isFolder = (await stat(byName.get(name))).isDirectory();
+    const query = new URLSearchParams({ scene: isFolder ? `${name}/lod-meta.json` : name, view });
     await page.goto(`http://127.0.0.1:${server.address().port}/viewer.html?${query}`);
     await page.waitForFunction(() => window.drawn, undefined, { timeout: 120_000 });
     const drawn = await page.evaluate(() => window.drawn);

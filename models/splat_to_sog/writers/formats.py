@@ -65,6 +65,10 @@ class StreamedOptions(_Options):
     leaf_splats: Annotated[
         int, Field(ge=1, description="Leaves of no more splats are not split for their extent.")
     ] = 8 * 1024
+    errors: Annotated[
+        bool,
+        Field(description="Render every leaf at every level to tell viewers what detail is worth."),
+    ] = False
     sog: SogOptions = SogOptions()
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.metrics.project import rotations
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 
@@ -85,27 +86,8 @@ def bounds_of(
     for part in chunks(len(rows), 1 << 15):
         chosen = rows[part]
         means = splats.means[chosen].astype(np.float64)
-        reach = _half_boxes(splats.scales[chosen], splats.quats[chosen])
+        sizes = np.exp(np.minimum(splats.scales[chosen].astype(np.float64), MAX_LOG_SCALE))
+        reach = np.einsum("nij,nj->ni", np.abs(rotations(splats.quats[chosen])), sizes)
         low = np.minimum(low, (means - reach).min(axis=0))
         high = np.maximum(high, (means + reach).max(axis=0))
     return low, high
-
-
-def _half_boxes(
-    scales: NDArray[np.float32],  # [N, 3] log
-    quats: NDArray[np.float32],  # [N, 4] w, x, y, z
-) -> NDArray[np.float64]:  # [N, 3]
-    """|R| s: the box around the turned box."""
-    q = quats.astype(np.float64)
-    length = np.linalg.norm(q, axis=1, keepdims=True)
-    w, x, y, z = (q / np.where(length == 0, 1, length)).T
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    sizes = np.exp(np.minimum(scales.astype(np.float64), MAX_LOG_SCALE))
-    reach: NDArray[np.float64] = np.einsum("ijn,nj->ni", np.abs(rotation), sizes)
-    return reach

@@ -20,6 +20,7 @@ from models.splat_to_sog.order import hilbert_keys
 from models.splat_to_sog.quantize import quantize_positions
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.writers.formats import StreamedOptions
+from models.splat_to_sog.writers.leaf_error import rendered_errors
 from models.splat_to_sog.writers.lod_tree import Branch, Leaf, Node, bounds_of, build_tree, leaves
 from models.splat_to_sog.writers.sog import META, encoded, lost, put_files
 from models.splat_to_sog.writers.written import OnStage, Written, new_file, require_finite
@@ -28,8 +29,8 @@ LOD_META = "lod-meta.json"
 ENVIRONMENT = "env"
 DIGITS = 7  # significant, of a float32
 
-LevelError = Callable[[Splats, Splats], float]
-"""(a leaf at its finest level, the same at a coarser one) -> how much worse it looks, 0 for not."""
+LeafErrors = Callable[[Sequence[Splats]], Sequence[float]]
+"""A leaf's levels, finest first -> how much worse each looks than the first; 0: the same."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ def write_streamed(
     options: StreamedOptions,
     on_stage: OnStage = lambda stage, fraction: None,
     environment: Splats | None = None,  # drawn always and whole: a sky
-    level_error: LevelError | None = None,
+    leaf_errors: LeafErrors = rendered_errors,  # asked only if `options.errors`
 ) -> Written:
     """Memory: 20 bytes a splat for the tree, and one chunk at a time."""
     _check(levels, environment, path.name)
@@ -82,10 +83,10 @@ def write_streamed(
         "count": sum(map(len, levels)),
         "counts": [len(level) for level in levels],
         "lodLevels": len(levels),
-        "lodErrors": level_error is not None,
+        "lodErrors": options.errors,
         **({"environment": f"{ENVIRONMENT}/{META}"} if environment is not None else {}),
         "filenames": [f"{chunk.folder}/{META}" for chunk in chunks],
-        "tree": _described(tree, levels, places, level_error),
+        "tree": _described(tree, levels, places, leaf_errors if options.errors else None),
     }
 
     # 3. the chunks, one after the other, and what is drawn always
@@ -153,10 +154,10 @@ def _described(
     node: Node,
     levels: Sequence[Splats],
     places: dict[int, dict[str, dict[str, int]]],
-    level_error: LevelError | None,
+    leaf_errors: LeafErrors | None,
 ) -> dict[str, Any]:
     if isinstance(node, Branch):
-        children = [_described(child, levels, places, level_error) for child in node.children]
+        children = [_described(child, levels, places, leaf_errors) for child in node.children]
         bounds = [child["bound"] for child in children]
         low = np.min([bound["min"] for bound in bounds], axis=0)
         high = np.max([bound["max"] for bound in bounds], axis=0)
@@ -165,22 +166,20 @@ def _described(
     low = np.min([box[0] for box in boxes], axis=0)
     high = np.max([box[1] for box in boxes], axis=0)
     described: dict[str, Any] = {"bound": _bound(low, high), "lods": places[id(node)]}
-    if level_error is not None:
-        described["errors"] = _errors(node, levels, level_error)
+    if leaf_errors is not None:
+        described["errors"] = _errors(node, levels, leaf_errors)
     return described
 
 
-def _errors(leaf: Leaf, levels: Sequence[Splats], level_error: LevelError) -> list[float]:
-    """Against the finest level the leaf has; a coarser level is never said to be the better one.
+def _errors(leaf: Leaf, levels: Sequence[Splats], leaf_errors: LeafErrors) -> list[float]:
+    """One for every level of the scene: 0 for the leaf's finest, and for one with nothing here.
 
-    0 for the finest, and for a level that has nothing here.
+    A coarser level is never said to be the better one: viewers buy detail by what it saves.
     """
-    errors = [0.0] * len(levels)
     present = [level for level, rows in enumerate(leaf.rows) if len(rows)]
-    finest = levels[present[0]].take(leaf.rows[present[0]])
-    worst = 0.0
-    for level in present[1:]:
-        worst = max(worst, level_error(finest, levels[level].take(leaf.rows[level])))
+    measured = leaf_errors([levels[level].take(leaf.rows[level]) for level in present])
+    errors = [0.0] * len(levels)
+    for level, worst in zip(present, np.maximum.accumulate(measured), strict=True):
         errors[level] = _rounded(worst)
     return errors
 
@@ -206,7 +205,7 @@ def _check(levels: Sequence[Splats], environment: Splats | None, name: str) -> N
             next_step="Give the scene itself as level 0.",
         )
     named = [(f"level {index}", level) for index, level in enumerate(levels)]
-    for what, splats in named + ([("environment", environment)] if environment else []):
+    for what, splats in named + ([("environment", environment)] if environment is not None else []):
         if not len(splats):
             raise InvalidInput(
                 f"{name}: {what} holds 0 splats; at least 1 is needed.",
