@@ -5,8 +5,10 @@ Knows nothing of files: readers make it, the encoder and the writers take it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +91,7 @@ class Splats:
         taken = Splats.empty(len(rows), self.degree, scratch, self.model)
         for name in ATTRIBUTES:
             source, target = getattr(self, name), getattr(taken, name)
-            for chunk in chunks(len(rows)):
+            for chunk in _pieces(target):
                 target[chunk] = source[rows[chunk]]
         return taken
 
@@ -100,9 +102,19 @@ class Splats:
         kept = COEFFICIENTS[degree]
         empty = np.empty if scratch is None else scratch.empty
         harmonics = empty((len(self), 3, kept), np.float32)
-        for chunk in chunks(len(self)):
+        for chunk in _pieces(self.shN):
             harmonics[chunk] = self.shN[chunk, :, :kept]
         return replace(self, shN=harmonics)
+
+
+PIECE_BYTES = 4 << 20
+"""What a pass over an attribute handles at once: it stays in cache, and copies of it are small."""
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[slice]:
+    """Slices that cover the array's rows, of about PIECE_BYTES each."""
+    row_bytes = max(1, math.prod(array.shape[1:])) * array.itemsize
+    return chunks(len(array), max(1, PIECE_BYTES // row_bytes))
 
 
 ATTRIBUTES = ("means", "scales", "quats", "opacities", "sh0", "shN")
@@ -139,7 +151,7 @@ def drop_non_finite(splats: Splats, scratch: Scratch | None = None) -> Cleaned:
     dropped: dict[str, int] = {}
     for attribute, (reason, legal) in REASONS.items():
         values = getattr(splats, attribute)
-        for chunk in chunks(len(splats)):
+        for chunk in _pieces(values):
             bad = _undrawable(values[chunk], legal)
             if bad is not None:
                 dropped[reason] = dropped.get(reason, 0) + int(bad.sum())
@@ -179,13 +191,13 @@ def _with_rotations(splats: Splats, scratch: Scratch | None) -> tuple[Splats, in
     """The scene with each zero quaternion made "no rotation", and how many there were."""
     zero = [
         chunk.start + np.flatnonzero(~splats.quats[chunk].any(axis=1))
-        for chunk in chunks(len(splats))
+        for chunk in _pieces(splats.quats)
     ]
     rows = np.concatenate(zero) if zero else np.zeros(0, np.intp)
     if not len(rows):
         return splats, 0
     quats = (np.empty if scratch is None else scratch.empty)(splats.quats.shape, np.float32)
-    for chunk in chunks(len(splats)):
+    for chunk in _pieces(quats):
         quats[chunk] = splats.quats[chunk]
     quats[rows] = (1, 0, 0, 0)
     return replace(splats, quats=quats), len(rows)

@@ -58,8 +58,8 @@ def read_splat(path: Path, name: str, scratch: Scratch | None = None) -> Splats:
 def looks_like_splat(path: Path, named: bool) -> bool:
     """Whether most of the first records have small finite positions and scales, and unit rotations.
 
-    named: the file is called .splat, so that rotations of any length will do. Of random bytes, one
-    record in two thousand would pass.
+    named: the file is called .splat, so that rotations may be half a unit too short or too long.
+    Of random bytes, one record in two thousand passes when it is not.
     """
     records = np.fromfile(path, RECORD, count=SAMPLE)
     if not len(records):
@@ -68,8 +68,8 @@ def looks_like_splat(path: Path, named: bool) -> bool:
         near = (np.abs(records["position"]) < LARGEST_UNIT).all(axis=1)
         sized = ((records["scale"] >= 0) & (records["scale"] < LARGEST_UNIT)).all(axis=1)
         length = np.linalg.norm((records["rotation"].astype(np.float32) - 128) / 128, axis=1)
-    unit = np.abs(length - 1) < 0.05  # 8 bits round by up to 0.008 a component
-    return bool((near & sized & (unit | named)).mean() >= PLAUSIBLE_SHARE)
+    unit = np.abs(length - 1) < (0.5 if named else 0.05)  # 8 bits round by 0.008 a component
+    return bool((near & sized & unit).mean() >= PLAUSIBLE_SHARE)
 
 
 def _bad(name: str, problem: str) -> InvalidInput:

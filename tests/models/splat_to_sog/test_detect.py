@@ -30,7 +30,7 @@ def test_says_what_it_saw_and_what_is_accepted(tmp_path: Path, head: bytes, saw:
         read(path, "holiday.ply")
     assert error.value.message.startswith("holiday.ply: this is a")
     assert saw in error.value.message
-    assert ".compressed.ply, .spz (v2 to v4), .sog" in error.value.message
+    assert ".splat, .ksplat, .spz (v1 to v4), .sog (v1, v2)" in error.value.message
     assert error.value.code == "splat_type"
 
 

@@ -79,8 +79,9 @@ def test_labels_past_the_palette_are_zeros(tmp_path: Path, files) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"version": 1}, "'version' is 1; version 2 is read"),
-        ({"version": None}, "missing (SOG version 1?)"),
+        ({"version": 3}, "'version' is 3; allowed are 2, and 1 or none"),
+        ({"version": True}, "'version' is True"),
+        ({"version": None}, "'means.shape' is None; [splats, 3]"),  # read as version 1
         ({"count": 0}, "'count' is 0; allowed is a whole number of 1 to"),
         ({"count": 145}, "too small for 145 splats"),
         ({"count": 10**12}, "'count' is 1000000000000"),
@@ -94,7 +95,7 @@ def test_labels_past_the_palette_are_zeros(tmp_path: Path, files) -> None:
         ({"means__files": ["../../etc/passwd", "means_u.webp"]}, "without folders"),
         ({"quats__files": ["a/b.webp"]}, "'quats.files'"),
         ({"quats__files": [".webp"]}, "'quats.files'"),
-        ({"quats__files": ["absent.webp"]}, "'absent.webp' is not in the archive"),
+        ({"quats__files": ["absent.webp"]}, "'absent.webp' is missing (present: means_l.webp"),
         ({"scales__codebook": [0.0] * 255}, "'scales.codebook' is not a list of 256"),
         ({"sh0__codebook": [None] * 256}, "'sh0.codebook'"),
         ({"shN__count": 65537}, "'shN.count' is 65537"),
@@ -119,13 +120,6 @@ def test_refuses_a_bad_description(tmp_path: Path, files, changes, says) -> None
 def test_refuses_json_that_is_none(tmp_path: Path, files, text: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"meta\.json"):
         read(bundled(tmp_path, {**files, "meta.json": text}), "in.sog")
-
-
-def test_points_from_a_streamed_scene_to_its_chunks(tmp_path: Path) -> None:
-    path = tmp_path / "lod-meta.json"
-    path.write_text('{"lodLevels": 2, "tree": {}, "filenames": []}')
-    with pytest.raises(InvalidInput, match="give one of its chunks"):
-        read(path, "lod-meta.json")
 
 
 # --- archives -------------------------------------------------------------------------------

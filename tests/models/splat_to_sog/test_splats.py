@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.splat_to_sog import splats as splats_module
+from models.splat_to_sog.scratch import Scratch
 from models.splat_to_sog.splats import drop_non_finite
 
 
@@ -66,3 +68,36 @@ def test_cut_degree_keeps_the_lower_bands(make_splats) -> None:
 def test_wrong_shapes_and_types_are_refused(make_splats, change) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(make_splats(5), **change)
+
+
+def test_nothing_to_drop_copies_nothing(make_splats) -> None:
+    splats = make_splats(50, 2)
+    assert drop_non_finite(splats).splats is splats
+    assert splats.take(np.ones(50, bool)) is splats
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("name", ["means", "scales", "quats", "opacities", "sh0", "shN"])
+def test_pieces_agree_with_the_plain_test(make_splats, rng, monkeypatch, name, value) -> None:
+    """The sum of a piece answers as testing each value does, also where the sum overflows."""
+    monkeypatch.setattr(splats_module, "PIECE_BYTES", 512)
+    splats = make_splats(300, 2)
+    bad = rng.random(300) < 0.02
+    getattr(splats, name).reshape(300, -1)[bad, -1] = value
+    legal = {"scales": [-np.inf], "opacities": [np.inf, -np.inf]}.get(name, [])
+    values = getattr(splats, name).reshape(300, -1)
+    fine = (np.isfinite(values) | np.isin(values, legal)).all(axis=1)
+    found = drop_non_finite(splats)
+    assert found.dropped_total == (~fine).sum() == sum(found.dropped.values())
+    np.testing.assert_array_equal(found.splats.shN, splats.shN[fine])
+
+
+def test_take_and_cut_put_their_arrays_where_they_are_told(make_splats, tmp_path, rng) -> None:
+    scratch = Scratch(tmp_path, 0)
+    splats = make_splats(40, 3)
+    rows = rng.permutation(40)[:25]
+    taken = splats.take(rows, scratch)
+    assert isinstance(taken.shN, np.memmap)
+    np.testing.assert_array_equal(taken.quats, splats.quats[rows])
+    cut = splats.cut_degree(2, scratch)
+    assert isinstance(cut.shN, np.memmap) and cut.means is splats.means
