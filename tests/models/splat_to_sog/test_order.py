@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.splat_to_sog.order import hilbert_keys, hilbert_order
+from models.splat_to_sog.order import hilbert, hilbert_keys, hilbert_order
 
 
 def test_the_curve_steps_from_cell_to_neighbouring_cell() -> None:
@@ -29,3 +29,10 @@ def test_full_width_keys_are_distinct_and_nested(rng) -> None:
 
 def test_equal_positions_keep_their_order() -> None:
     assert hilbert_order(np.full((9, 3), 5, np.uint16)).tolist() == list(range(9))
+
+
+def test_keys_do_not_depend_on_the_chunk(rng, monkeypatch) -> None:
+    steps = rng.integers(0, 1 << 16, (1000, 3), dtype=np.uint16)
+    whole = hilbert_keys(steps)
+    monkeypatch.setattr(hilbert, "CHUNK_ROWS", 77)
+    np.testing.assert_array_equal(hilbert_keys(steps), whole)

@@ -1,4 +1,4 @@
-"""The order in which splats are stored: along a Hilbert curve through the grid of stored positions.
+"""Order along a Hilbert curve through the grid of stored positions.
 
 Does not know what follows: neighbours in the list are neighbours in space, so textures compress
 and a renderer reads memory in order. On the stored grid (and not on scene units) the curve fills
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BITS = 16  # an axis, as stored
+CHUNK_ROWS = 1 << 14  # the working set of one pass stays in cache
 
 
 def hilbert_order(steps: NDArray[np.uint16]) -> NDArray[np.intp]:  # [N, 3] -> [N]
@@ -24,30 +25,32 @@ def hilbert_keys(
     bits: int = BITS,
 ) -> NDArray[np.uint64]:  # [N]
     """Distance along the 3-D Hilbert curve. Skilling, "Programming the Hilbert curve", 2004."""
-    axes = [steps[:, axis].astype(np.uint32) for axis in range(3)]
+    keys = np.empty(len(steps), np.uint64)
+    for start in range(0, len(steps), CHUNK_ROWS):
+        keys[start : start + CHUNK_ROWS] = _keys(steps[start : start + CHUNK_ROWS], bits)
+    return keys
+
+
+def _keys(steps: NDArray[np.uint16], bits: int) -> NDArray[np.uint64]:
+    x, y, z = (steps[:, axis].astype(np.uint16) for axis in range(3))
     # From the top bit down: undo the reflections and exchanges of each octant.
     for bit in range(bits - 1, 0, -1):
-        below = np.uint32((1 << bit) - 1)
-        for axis in range(3):
-            set_ = (axes[axis] >> np.uint32(bit) & np.uint32(1)).astype(bool)
-            exchanged = np.where(set_, np.uint32(0), (axes[0] ^ axes[axis]) & below)
-            axes[axis] = axes[axis] ^ exchanged
-            axes[0] = axes[0] ^ exchanged ^ np.where(set_, below, np.uint32(0))
+        below = np.uint16((1 << bit) - 1)
+        for axis in (x, y, z):
+            mirrored = -(axis >> np.uint16(bit) & np.uint16(1)) & below  # all of below, or nothing
+            exchanged = (x ^ axis) & (below ^ mirrored)
+            axis ^= exchanged
+            x ^= exchanged ^ mirrored
     # Gray decode.
-    axes[1] = axes[1] ^ axes[0]
-    axes[2] = axes[2] ^ axes[1]
-    flip = np.zeros_like(axes[0])
+    y ^= x
+    z ^= y
+    flip = np.zeros_like(x)
     for bit in range(bits - 1, 0, -1):
-        set_ = (axes[2] >> np.uint32(bit) & np.uint32(1)).astype(bool)
-        flip ^= np.where(set_, np.uint32((1 << bit) - 1), np.uint32(0))
-    return (
-        _spread(axes[0] ^ flip) << np.uint64(2)
-        | _spread(axes[1] ^ flip) << np.uint64(1)
-        | _spread(axes[2] ^ flip)
-    )
+        flip ^= -(z >> np.uint16(bit) & np.uint16(1)) & np.uint16((1 << bit) - 1)
+    return _spread(x ^ flip) << np.uint64(2) | _spread(y ^ flip) << np.uint64(1) | _spread(z ^ flip)
 
 
-def _spread(values: NDArray[np.uint32]) -> NDArray[np.uint64]:
+def _spread(values: NDArray[np.uint16]) -> NDArray[np.uint64]:
     """Bit i of each value moves to bit 3 i."""
     x = values.astype(np.uint64)
     for shift, mask in (
