@@ -21,7 +21,8 @@ Function = Callable[..., Any]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-f32, f64, i32, i64, boolean = types.float32, types.float64, types.int32, types.int64, types.boolean
+f32, f64, boolean = types.float32, types.float64, types.boolean
+i32, i64, u32, u64 = types.int32, types.int64, types.uint32, types.uint64
 
 # Fused multiply-add only: sums keep their order, so a result does not depend on vector widths.
 ARITHMETIC = {"contract"}

@@ -27,26 +27,13 @@ MAX_LOG_SCALE = 20.0
 MAX_LOGIT = 30.0
 CHUNK_ROWS = 1 << 16
 
-COLUMNS = 12  # u, v | A, B, C | red, green, blue | opacity | half width, half height | depth
-
 
 def project(splats: Splats, camera: Camera) -> Projected:
     """The visible Gaussians; at equal depth the earlier row lies in front."""
     parts = [_project_rows(splats, camera, rows) for rows in chunks(len(splats), CHUNK_ROWS)]
-    return sorted_by_depth([values for values, _ in parts], [rows for _, rows in parts])
-
-
-def sorted_by_depth(
-    values: list[Float32],  # each [m, COLUMNS]
-    rows: list[NDArray[np.int32]],  # each [m], ascending over all
-) -> Projected:
-    """One array a property, front to back."""
-    table = np.concatenate(values) if values else np.empty((0, COLUMNS), np.float32)
-    source = np.concatenate(rows) if rows else np.empty(0, np.int32)
-    # Positive floats sort as their bits; with the index below them one sort is stable and fast.
-    bits = np.ascontiguousarray(table[:, 11]).view(np.uint32).astype(np.uint64)
-    keys = np.sort(bits << np.uint64(32) | np.arange(len(bits), dtype=np.uint64))
-    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    table = np.concatenate([values for values, _ in parts] or [np.empty((0, 12), np.float32)])
+    rows = np.concatenate([rows for _, rows in parts] or [np.empty(0, np.int32)])
+    order = front_to_back(np.ascontiguousarray(table[:, 11]).view(np.uint32))
     table = table[order]
     return Projected(
         means2d=np.ascontiguousarray(table[:, 0:2]),
@@ -54,14 +41,27 @@ def sorted_by_depth(
         colours=np.ascontiguousarray(table[:, 5:8]),
         opacities=np.ascontiguousarray(table[:, 8]),
         radii=np.ascontiguousarray(table[:, 9:11]),
-        rows=source[order],
+        rows=rows[order],
     )
+
+
+def front_to_back(depths: NDArray[np.uint32]) -> NDArray[np.intp]:  # [M] -> [M]
+    """Indices that sort depths given as the bits of positive float32, which sort as the floats do.
+
+    With the index below the bits one sort of integers is stable, and fast.
+    """
+    index = np.arange(len(depths), dtype=np.uint64)
+    keys = np.sort(depths.astype(np.uint64) << np.uint64(32) | index)
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
 def _project_rows(
     splats: Splats, camera: Camera, chunk: slice
 ) -> tuple[Float32, NDArray[np.int32]]:
-    """(values [m, COLUMNS], rows [m]) of the chunk's visible Gaussians, in float64 until stored."""
+    """(values [m, 12], rows [m]) of the chunk's visible Gaussians, in float64 until stored.
+
+    Values: centre 2, conic 3, colour 3, opacity, radii 2, depth.
+    """
     # 1. centres: in front of the camera and near the picture
     offsets = splats.means[chunk].astype(np.float64) - camera.position
     x, y, z = (offsets @ camera.rotation.astype(np.float64).T).T

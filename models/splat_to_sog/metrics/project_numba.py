@@ -23,16 +23,31 @@ from models.splat_to_sog.metrics.compiled import (
     kernel,
     taken,
 )
+from models.splat_to_sog.metrics.packed import (
+    BLUE,
+    COLUMNS,
+    FLOOR,
+    GREEN,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    OPACITY,
+    RED,
+    A,
+    B,
+    C,
+    Packed,
+    U,
+    V,
+)
 from models.splat_to_sog.metrics.project import (
     CHUNK_ROWS,
-    COLUMNS,
     GUARD,
     LOW_PASS,
     MAX_LOG_SCALE,
     MAX_LOGIT,
-    sorted_by_depth,
 )
 from models.splat_to_sog.metrics.rasterise import ALPHA_MIN, Camera, Float32, Projected
+from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import SH_C0, Splats
 
 Float64 = NDArray[np.float64]
@@ -40,31 +55,44 @@ Float64 = NDArray[np.float64]
 
 def project(splats: Splats, camera: Camera) -> Projected:
     """The visible Gaussians; at equal depth the earlier row lies in front."""
+    return visible(splats, camera).sorted()
+
+
+def visible(splats: Splats, camera: Camera) -> Packed:
+    """The same, not yet sorted: the rows ascend."""
     pose = np.concatenate([camera.rotation.ravel(), camera.position]).astype(np.float64)
     lens = np.array([camera.focal_px, camera.width, camera.height, camera.near], np.float64)
 
-    def project_chunk(start: int) -> tuple[Float32, NDArray[np.int32]]:
-        stop = min(start + CHUNK_ROWS, len(splats))
-        chunk = slice(start, stop)
-        table = np.empty((stop - start, COLUMNS), np.float32)
-        rows = np.empty(stop - start, np.int32)
+    def project_chunk(rows: slice) -> Packed:
+        size = rows.stop - rows.start
+        table = np.empty((size, COLUMNS), np.float32)
+        depths = np.empty(size, np.float32)
+        found = np.empty(size, np.int32)
         count = _project(
-            np.asarray(splats.means[chunk]),  # a plain view, also of a memory-mapped array
-            np.asarray(splats.scales[chunk]),
-            np.asarray(splats.quats[chunk]),
-            np.asarray(splats.opacities[chunk]),
-            np.asarray(splats.sh0[chunk]),
-            np.asarray(splats.shN[chunk]),
+            np.asarray(splats.means[rows]),  # a plain view, also of a memory-mapped array
+            np.asarray(splats.scales[rows]),
+            np.asarray(splats.quats[rows]),
+            np.asarray(splats.opacities[rows]),
+            np.asarray(splats.sh0[rows]),
+            np.asarray(splats.shN[rows]),
             pose,
             lens,
             splats.model == "antialiased",
             table,
-            rows,
+            depths,
+            found,
         )
-        return table[:count].copy(), rows[:count] + np.int32(start)
+        found = found[:count] + np.int32(rows.start)
+        return Packed(table[:count].copy(), depths[:count].view(np.uint32), found)
 
-    parts = in_parallel(project_chunk, range(0, len(splats), CHUNK_ROWS))
-    return sorted_by_depth([values for values, _ in parts], [rows for _, rows in parts])
+    parts = in_parallel(project_chunk, chunks(len(splats), CHUNK_ROWS))
+    if len(parts) == 1:
+        return parts[0]
+    return Packed(
+        np.concatenate([part.table for part in parts] or [np.empty((0, COLUMNS), np.float32)]),
+        np.concatenate([part.depths for part in parts] or [np.empty(0, np.uint32)]),
+        np.concatenate([part.rows for part in parts] or [np.empty(0, np.int32)]),
+    )
 
 
 @inlined
@@ -152,6 +180,7 @@ def _add_harmonics(
     taken(f64, 1),
     boolean,
     filled(f32, 2),
+    filled(f32, 1),
     filled(i32, 1),
     returns=i64,
 )
@@ -166,9 +195,10 @@ def _project(
     lens: Float64,  # [4]
     antialiased: bool,
     table: Float32,  # [m, COLUMNS]
+    depths: Float32,  # [m]
     rows: NDArray[np.int32],  # [m]
 ) -> int:
-    """Fills `table` and `rows` with what is visible, in the order of the input; returns how many.
+    """Fills the last three with what is visible, in the order of the input; returns how many.
 
     pose: [12] rotation row by row, position; lens: focal length, width, height, near.
     """
@@ -209,11 +239,12 @@ def _project(
             distance = math.sqrt(dx * dx + dy * dy + dz * dz)
             _add_harmonics(dx / distance, dy / distance, dz / distance, shn[i], colour)
         row = table[count]
-        row[0], row[1] = u, v
-        row[2], row[3], row[4] = c / area, -b / area, a / area
-        for channel in range(3):
-            row[5 + channel] = max(colour[channel], 0.0)
-        row[8], row[9], row[10], row[11] = opacity, half_width, half_height, z
-        rows[count] = i
+        row[U], row[V] = u, v
+        row[A], row[B], row[C] = c / area, -b / area, a / area
+        row[OPACITY], row[FLOOR] = opacity, -reach / 2
+        row[HALF_WIDTH], row[HALF_HEIGHT] = half_width, half_height
+        row[RED], row[GREEN] = max(colour[0], 0.0), max(colour[1], 0.0)
+        row[BLUE] = max(colour[2], 0.0)
+        depths[count], rows[count] = z, i
         count += 1
     return count

@@ -18,12 +18,29 @@ from models.splat_to_sog.metrics.compiled import (
     f32,
     f64,
     filled,
-    i32,
     i64,
     in_parallel,
     inlined,
     kernel,
     taken,
+    u32,
+    u64,
+)
+from models.splat_to_sog.metrics.packed import (
+    BLUE,
+    FLOOR,
+    GREEN,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    OPACITY,
+    RED,
+    A,
+    B,
+    C,
+    Packed,
+    U,
+    V,
+    pack,
 )
 from models.splat_to_sog.metrics.rasterise import (
     ALPHA_MAX,
@@ -34,20 +51,16 @@ from models.splat_to_sog.metrics.rasterise import (
     Colour,
     Float32,
     Projected,
-    tile_boxes,
 )
 
 Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number in arithmetic
-Boxes = NDArray[np.int32]  # [M, 4] of `tile_boxes`
+Float64 = NDArray[np.float64]
 
 PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
 LOOK_EVERY = 32  # Gaussians between two looks at whether a tile is finished
 
-# Columns of a Gaussian as the loops read it: one line of the processor's cache.
-U, V, A, B, C, OPACITY, RADIUS, FLOOR, RED, GREEN, BLUE = range(11)
-COLUMNS = 12
-
 # float32, so that no product of the inner loop is promoted to float64
+LOW_BITS = np.uint64(0xFFFFFFFF)  # of a key: the index
 ONE, HALF, ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 MAX_ALPHA, MIN_ALPHA = np.float32(ALPHA_MAX), np.float32(ALPHA_MIN)
 MIN_TRANSMITTANCE = np.float32(TRANSMITTANCE_MIN)
@@ -67,52 +80,61 @@ def rasterise(
     projected: Projected, width: int, height: int, background: Colour = BLACK
 ) -> Float32:  # [H, W, 3]
     """The picture, not clipped: colours may exceed 1."""
-    starts, entries = _bins(projected, width, height)
-    table = _table(projected)
+    return draw(pack(projected), width, height, background)
+
+
+def draw(packed: Packed, width: int, height: int, background: Colour = BLACK) -> Float32:
+    """The same of what `project_numba.visible` finds, sorted tile by tile."""
+    starts, keys = _bins(packed, width, height)
     image = np.empty((height, width, 3), np.float32)
     behind = np.asarray(background, np.float32)
-    in_parallel(
-        lambda part: _draw(table, starts, entries, behind, image, part.start, part.stop),
-        _parts(starts),
-    )
+
+    def draw_tiles(part: slice) -> None:
+        _sort(starts, keys, part)
+        _draw(packed.table, starts, keys, behind, image, part.start, part.stop)
+
+    in_parallel(draw_tiles, _parts(starts))
     return image
 
 
-def contributions(projected: Projected, width: int, height: int) -> NDArray[np.float64]:  # [M]
+def contributions(projected: Projected, width: int, height: int) -> Float64:  # [M]
     """What each Gaussian adds to the picture: alpha times transmittance, summed over pixels."""
-    starts, entries = _bins(projected, width, height)
-    table = _table(projected)
-    sums = np.empty(len(entries), np.float64)  # a tile's share each; added in the tiles' order
-    in_parallel(
-        lambda part: _weigh(table, starts, entries, width, height, sums, part.start, part.stop),
-        _parts(starts),
-    )
-    total: NDArray[np.float64] = np.bincount(entries, sums, minlength=len(projected))  # type: ignore[assignment]
+    return weigh(pack(projected), width, height)
+
+
+def weigh(packed: Packed, width: int, height: int) -> Float64:  # [M]
+    """The same of what `project_numba.visible` finds."""
+    starts, keys = _bins(packed, width, height)
+    sums = np.empty(len(keys), np.float64)  # a tile's share each; added in the tiles' order
+
+    def weigh_tiles(part: slice) -> None:
+        _sort(starts, keys, part)
+        _weigh(packed.table, starts, keys, width, height, sums, part.start, part.stop)
+
+    in_parallel(weigh_tiles, _parts(starts))
+    total: Float64 = np.zeros(len(packed.table))
+    _add(keys, sums, total)
     return total
 
 
-def _table(projected: Projected) -> Float32:  # [M, COLUMNS]
-    table = np.zeros((len(projected), COLUMNS), np.float32)
-    table[:, U : V + 1] = projected.means2d
-    table[:, A : C + 1] = projected.conics
-    table[:, OPACITY] = projected.opacities
-    table[:, RADIUS] = projected.radii[:, 1]
-    table[:, FLOOR] = np.log(MIN_ALPHA / projected.opacities)
-    table[:, RED : BLUE + 1] = projected.colours
-    return table
+def _bins(packed: Packed, width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """(starts [tiles + 1], keys): tile t holds keys[starts[t] : starts[t + 1]], not yet sorted.
 
-
-def _bins(
-    projected: Projected, width: int, height: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(starts [tiles + 1], entries): tile t holds entries[starts[t] : starts[t + 1]]."""
+    A key is the Gaussian's depth above its index.
+    """
     columns, rows = -(-width // TILE_PX), -(-height // TILE_PX)
-    boxes = tile_boxes(projected, width, height)
     starts = np.zeros(columns * rows + 1, np.int64)
-    _count(boxes, columns, starts)
-    entries = np.empty(starts[-1], np.int32)
-    _fill(boxes, columns, starts[:-1].copy(), entries)
-    return starts, entries
+    _count(packed.table, columns, rows, starts)
+    keys = np.empty(starts[-1], np.uint64)
+    _fill(packed.table, packed.depths, columns, rows, starts[:-1].copy(), keys)
+    return starts, keys
+
+
+def _sort(starts: NDArray[np.int64], keys: NDArray[np.uint64], part: slice) -> None:
+    """Front to back, each tile of the part for itself."""
+    limits = starts[part.start : part.stop + 1].tolist()
+    for begin, end in zip(limits[:-1], limits[1:], strict=True):
+        keys[begin:end].sort()
 
 
 def _parts(starts: NDArray[np.int64]) -> list[slice]:
@@ -123,39 +145,74 @@ def _parts(starts: NDArray[np.int64]) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
 
 
-@kernel(taken(i32, 2), i64, filled(i64, 1))
-def _count(boxes: Boxes, columns: int, starts: NDArray[np.int64]) -> None:
-    for i in range(len(boxes)):
-        for row in range(boxes[i, 1], boxes[i, 3] + 1):
-            for column in range(boxes[i, 0], boxes[i, 2] + 1):
+@inlined
+def _box(splat: Float32, columns: int, rows: int) -> tuple[int, int, int, int]:
+    """First and last + 1 column, first and last + 1 row of tiles the Gaussian's box touches.
+
+    Clipped before they become integers: a huge Gaussian's box has no limits.
+    """
+    scale, zero, one = np.float32(1 / TILE_PX), np.float32(0), np.float32(1)
+    left = np.floor((splat[U] - splat[HALF_WIDTH]) * scale)
+    right = np.floor((splat[U] + splat[HALF_WIDTH]) * scale) + one
+    top = np.floor((splat[V] - splat[HALF_HEIGHT]) * scale)
+    bottom = np.floor((splat[V] + splat[HALF_HEIGHT]) * scale) + one
+    return (
+        int(max(left, zero)),
+        int(min(max(right, zero), np.float32(columns))),
+        int(max(top, zero)),
+        int(min(max(bottom, zero), np.float32(rows))),
+    )
+
+
+@kernel(taken(f32, 2), i64, i64, filled(i64, 1))
+def _count(table: Float32, columns: int, rows: int, starts: NDArray[np.int64]) -> None:
+    for i in range(len(table)):
+        left, right, top, bottom = _box(table[i], columns, rows)
+        for row in range(top, bottom):
+            for column in range(left, right):
                 starts[row * columns + column + 1] += 1
     for tile in range(1, len(starts)):
         starts[tile] += starts[tile - 1]
 
 
-@kernel(taken(i32, 2), i64, filled(i64, 1), filled(i32, 1))
-def _fill(boxes: Boxes, columns: int, ends: NDArray[np.int64], entries: NDArray[np.int32]) -> None:
-    for i in range(len(boxes)):
-        for row in range(boxes[i, 1], boxes[i, 3] + 1):
-            for column in range(boxes[i, 0], boxes[i, 2] + 1):
+@kernel(taken(f32, 2), taken(u32, 1), i64, i64, filled(i64, 1), filled(u64, 1))
+def _fill(
+    table: Float32,  # [M, COLUMNS]
+    depths: NDArray[np.uint32],  # [M]
+    columns: int,
+    rows: int,
+    ends: NDArray[np.int64],  # [tiles]
+    keys: NDArray[np.uint64],
+) -> None:
+    for i in range(len(table)):
+        left, right, top, bottom = _box(table[i], columns, rows)
+        key = np.uint64(depths[i]) << np.uint64(32) | np.uint64(i)
+        for row in range(top, bottom):
+            for column in range(left, right):
                 tile = row * columns + column
-                entries[ends[tile]] = i
+                keys[ends[tile]] = key
                 ends[tile] += 1
+
+
+@kernel(taken(u64, 1), taken(f64, 1), filled(f64, 1))
+def _add(keys: NDArray[np.uint64], sums: Float64, total: Float64) -> None:
+    for entry in range(len(keys)):
+        total[np.int64(keys[entry] & LOW_BITS)] += sums[entry]
 
 
 @inlined
 def _rows_touched(splat: Float32, top: int, bottom: int) -> tuple[int, int]:
     """First and last + 1 of the pixel rows top..bottom whose middles the Gaussian reaches."""
-    first = max(np.float32(top), np.floor(splat[V] - splat[RADIUS]))
-    last = min(np.float32(bottom), np.floor(splat[V] + splat[RADIUS]) + np.float32(2))
+    first = max(np.float32(top), np.floor(splat[V] - splat[HALF_HEIGHT]))
+    last = min(np.float32(bottom), np.floor(splat[V] + splat[HALF_HEIGHT]) + np.float32(2))
     return int(first), int(last)
 
 
 @inlined
-def _row_is_empty(splat: Float32, dy: Number, left: int) -> bool:
+def _row_is_empty(splat: Float32, slope: Number, dy: Number, left: int) -> bool:
     """Whether the Gaussian is invisible at every pixel of a tile's row: its peak is too low."""
     low, high = np.float32(left) - splat[U], np.float32(left + TILE_PX) - splat[U]
-    peak = min(max(-splat[B] * dy / splat[A], low), high)
+    peak = min(max(slope * dy, low), high)
     power = -HALF * (splat[A] * peak * peak + splat[C] * dy * dy) - splat[B] * peak * dy
     return bool(power < splat[FLOOR] - MARGIN)
 
@@ -202,11 +259,11 @@ def _is_finished(pixels: Float32, right: int, bottom: int) -> bool:
     return True
 
 
-@kernel(taken(f32, 2), taken(i64, 1), taken(i32, 1), taken(f32, 1), filled(f32, 3), i64, i64)
+@kernel(taken(f32, 2), taken(i64, 1), taken(u64, 1), taken(f32, 1), filled(f32, 3), i64, i64)
 def _draw(
     table: Float32,  # [M, COLUMNS]
     starts: NDArray[np.int64],
-    entries: NDArray[np.int32],
+    keys: NDArray[np.uint64],
     background: Float32,  # [3]
     image: Float32,  # [H, W, 3]
     begin: int,
@@ -224,12 +281,13 @@ def _draw(
         for entry in range(starts[tile], starts[tile + 1]):
             if entry % LOOK_EVERY == 0 and _is_finished(pixels, right - left, bottom - top):
                 break
-            splat = table[entries[entry]]
+            splat = table[np.int64(keys[entry] & LOW_BITS)]
+            slope = -splat[B] / splat[A]
             red, green, blue = splat[RED], splat[GREEN], splat[BLUE]
             first, last = _rows_touched(splat, top, bottom)
             for y in range(first, last):
                 dy = np.float32(y) + HALF - splat[V]
-                if _row_is_empty(splat, dy, left):
+                if _row_is_empty(splat, slope, dy, left):
                     continue
                 _blend_row(splat, dy, left, red, green, blue, pixels[y - top])
         for y in range(top, bottom):
@@ -241,11 +299,11 @@ def _draw(
                     )
 
 
-@kernel(taken(f32, 2), taken(i64, 1), taken(i32, 1), i64, i64, filled(f64, 1), i64, i64)
+@kernel(taken(f32, 2), taken(i64, 1), taken(u64, 1), i64, i64, filled(f64, 1), i64, i64)
 def _weigh(
     table: Float32,  # [M, COLUMNS]
     starts: NDArray[np.int64],
-    entries: NDArray[np.int32],
+    keys: NDArray[np.uint64],
     width: int,
     height: int,
     sums: NDArray[np.float64],  # [entries]
@@ -264,11 +322,12 @@ def _weigh(
         for entry in range(starts[tile], starts[tile + 1]):
             if entry % LOOK_EVERY == 0 and _is_finished(pixels, right - left, bottom - top):
                 break
-            splat = table[entries[entry]]
+            splat = table[np.int64(keys[entry] & LOW_BITS)]
+            slope = -splat[B] / splat[A]
             first, last = _rows_touched(splat, top, bottom)
             for y in range(first, last):
                 dy = np.float32(y) + HALF - splat[V]
-                if _row_is_empty(splat, dy, left):
+                if _row_is_empty(splat, slope, dy, left):
                     continue
                 row = pixels[y - top]
                 row[TILE_PX : 2 * TILE_PX] = ZERO

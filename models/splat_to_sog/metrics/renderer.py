@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.splat_to_sog.metrics.project import project
 from models.splat_to_sog.metrics.rasterise import (
     BLACK,
     Camera,
     Colour,
     Float32,
-    Projected,
+    contributions,
     rasterise,
 )
 from models.splat_to_sog.splats import Splats
@@ -58,20 +61,25 @@ class HostScene:
     splats: Splats
     compiled: bool
 
-    def project(self, camera: Camera) -> Projected:
-        if self.compiled:
-            from models.splat_to_sog.metrics import project_numba
-
-            return project_numba.project(self.splats, camera)
-        return project(self.splats, camera)
-
     def render(self, camera: Camera, background: Colour = BLACK) -> Float32:
-        projected = self.project(camera)
+        size = camera.width, camera.height
         if self.compiled:
-            from models.splat_to_sog.metrics import rasterise_numba
+            from models.splat_to_sog.metrics import project_numba, rasterise_numba
 
-            return rasterise_numba.rasterise(projected, camera.width, camera.height, background)
-        return rasterise(projected, camera.width, camera.height, background)
+            seen = project_numba.visible(self.splats, camera)
+            return rasterise_numba.draw(seen, *size, background)
+        return rasterise(project(self.splats, camera), *size, background)
+
+    def contributions(self, camera: Camera) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """(rows of the scene, each once; what each adds to the picture) of what is visible."""
+        size = camera.width, camera.height
+        if self.compiled:
+            from models.splat_to_sog.metrics import project_numba, rasterise_numba
+
+            seen = project_numba.visible(self.splats, camera)
+            return seen.rows, rasterise_numba.weigh(seen, *size)
+        projected = project(self.splats, camera)
+        return projected.rows, contributions(projected, *size)
 
 
 @cache

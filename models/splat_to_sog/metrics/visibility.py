@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.metrics.cameras import orbit
-from models.splat_to_sog.metrics.rasterise import Camera, contributions
+from models.splat_to_sog.metrics.rasterise import Camera
 from models.splat_to_sog.metrics.renderer import HostScene, backend_of
 from models.splat_to_sog.splats import Splats
 
@@ -35,12 +35,6 @@ def visibility(
     cameras = orbit(splats, views, size_px) if cameras is None else cameras
     for done, camera in enumerate(cameras):
         on_step(done / len(cameras))
-        projected = scene.project(camera)
-        if scene.compiled:
-            from models.splat_to_sog.metrics import rasterise_numba
-
-            added = rasterise_numba.contributions(projected, camera.width, camera.height)
-        else:
-            added = contributions(projected, camera.width, camera.height)
-        total[projected.rows] += added  # a row is projected once: no index occurs twice
+        rows, added = scene.contributions(camera)
+        total[rows] += added  # no row occurs twice
     return total.astype(np.float32)
