@@ -1,8 +1,10 @@
 """Exact 1-D codebooks: the 256 levels that represent a list of numbers best.
 
 Does not know what the numbers mean. The levels minimise the squared error over a histogram in
-which a bin weighs the square root of its count: rare values at the ends of a distribution (large
-splats, saturated colours) are seen more than their number says, so the tails get their levels.
+which a bin weighs the square root of its count, or of the worth of its values where that is known:
+rare values at the ends of a distribution (large splats, saturated colours) are seen more than their
+number says, so the tails get their levels. Numbers that deserve a coarse step use some of the
+levels only (`Codebook.coarse`): fewer different bytes in the texture.
 Optimal partitions of sorted points: Wu, "Optimal quantization by matrix searching", 1991; the
 cost is Monge, so the best split moves monotonically and divide and conquer finds it.
 """
@@ -35,6 +37,26 @@ class Codebook:
         middles = (levels[1:] + levels[:-1]) / 2
         return np.searchsorted(middles, values, side="left").astype(np.uint8)
 
+    def coarse(self, step: float) -> NDArray[np.uint8]:
+        """Indices of levels at least about `step` apart that leave no wider gaps than the book's."""
+        if not self.uniform_below(step):
+            return np.arange(len(self.levels), dtype=np.uint8)
+        levels = self.levels.astype(np.float64)
+        slots = np.rint((levels - levels[0]) / step)
+        distance = np.abs(levels - levels[0] - slots * step)
+        order = np.lexsort((distance, slots))  # of the levels nearest to one multiple, the nearest
+        first = np.concatenate([[True], slots[order][1:] != slots[order][:-1]])
+        return np.sort(order[first]).astype(np.uint8)
+
+    def uniform_below(self, step: float) -> bool:
+        """Whether some neighbours are closer than `step`, so that leaving levels out saves bits."""
+        return len(self.levels) > 1 and float(np.diff(self.levels).min()) < step
+
+    def encode_coarse(self, values: NDArray[np.floating], step: float) -> NDArray[np.uint8]:
+        """Index of the nearest level among those of `coarse`."""
+        chosen = self.coarse(step)
+        return chosen[Codebook(self.levels[chosen]).encode(values)]
+
     def decode(self, indices: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.levels[indices]
 
@@ -46,14 +68,19 @@ class Codebook:
 def build_codebook(
     values: NDArray[np.floating],  # any shape, at least one; +-inf allowed, NaN not
     size: int = BOOK,
+    worth: NDArray[np.floating] | None = None,  # [N] of the rows of `values`
 ) -> Codebook:
     """The best `size` levels. Values that take at most `size` distinct levels are kept exactly."""
     flat = np.asarray(values, np.float32).ravel()
-    finite = flat[np.isfinite(flat)]
+    keep = np.isfinite(flat)
+    finite = flat[keep]
+    weights = None
+    if worth is not None:
+        weights = np.repeat(worth, flat.size // len(worth))[keep]
     low, high = bool((flat == -np.inf).any()), bool((flat == np.inf).any())
     if not finite.size:
         finite = np.zeros(1, np.float32)
-    levels = _finite_levels(finite, size - low - high)
+    levels = _finite_levels(finite, size - low - high, weights)
     ends = (
         [levels[:1] - SENTINEL_DISTANCE] if low else [],
         [levels[-1:] + SENTINEL_DISTANCE] if high else [],
@@ -61,28 +88,44 @@ def build_codebook(
     return Codebook(np.concatenate([*ends[0], levels, *ends[1]]).astype(np.float32))
 
 
-def _finite_levels(finite: NDArray[np.float32], size: int) -> Float64:
-    points, counts = histogram(finite)
+def _finite_levels(
+    finite: NDArray[np.float32], size: int, worth: NDArray[np.floating] | None = None
+) -> Float64:
+    points, counts = histogram(finite, worth=worth)
     if len(points) <= size:
         return points
     starts = optimal_partition(points, np.sqrt(counts), size)
-    # Inside an interval every value counts once: the plain mean has the least squared error.
+    # Inside an interval every value counts by its worth: the plain mean has the least error.
     return np.add.reduceat(points * counts, starts) / np.add.reduceat(counts, starts)
 
 
-def histogram(finite: NDArray[np.float32], bins: int = BINS) -> tuple[Float64, Float64]:
-    """(points, counts): the distinct values if there are few, else the means of the filled bins.
+def histogram(
+    finite: NDArray[np.float32],
+    bins: int = BINS,
+    worth: NDArray[np.floating] | None = None,
+) -> tuple[Float64, Float64]:
+    """(points, counts or summed worths): the distinct values if they are few, else the means of the
+    filled bins.
 
     Bin edges are equally spaced on the average of the value's share of the range and its rank:
     dense regions are resolved finely, and so are sparse tails.
     """
-    ordered = np.sort(finite).astype(np.float64)
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    points, counts = ordered[first], np.diff(first, append=len(ordered)).astype(np.float64)
+    if worth is None:
+        ordered = np.sort(finite).astype(np.float64)
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        points, counts = ordered[first], np.diff(first, append=len(ordered)).astype(np.float64)
+    else:
+        order = np.argsort(finite)
+        ordered = finite[order].astype(np.float64)
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        points = ordered[first]
+        counts = np.add.reduceat(worth[order].astype(np.float64), first)
+        counts = np.maximum(counts / counts.sum(), 1e-12)
     if len(points) <= bins:
         return points, counts
     span = points[-1] - points[0]
-    rank = (np.cumsum(counts) - counts / 2) / len(ordered)
+    total = counts.sum()
+    rank = (np.cumsum(counts) - counts / 2) / total
     blend = (points - points[0]) / span / 2 + rank / 2
     bin_of = np.minimum((blend * bins).astype(np.intp), bins - 1)
     starts = np.flatnonzero(np.concatenate([[True], bin_of[1:] != bin_of[:-1]]))

@@ -15,16 +15,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.context import JsonValue
 from models.splat_to_sog import layout
+from models.splat_to_sog.canonical import canonical
 from models.splat_to_sog.codebook import Codebook, build_codebook
+from models.splat_to_sog.importance import importance
 from models.splat_to_sog.options import SogOptions
-from models.splat_to_sog.order import hilbert_order
-from models.splat_to_sog.palette import Palette, build_palette, default_size, relabel
-from models.splat_to_sog.quantize import quantize_opacities, quantize_positions, quantize_quats
+from models.splat_to_sog.order import hilbert_keys
+from models.splat_to_sog.palette import build_palette
+from models.splat_to_sog.presets import PRICES
+from models.splat_to_sog.quantize import (
+    QUAT_SCALE,
+    grid_of,
+    quantize_opacities,
+    quantize_positions,
+    quantize_quats,
+)
+from models.splat_to_sog.rate import classify, position_limit
+from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.webp import encode_webp
 
 MAX_DEGREE = 3
+QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
 WEBP_THREADS = 2  # libwebp runs outside the interpreter lock; each holds one texture's working set
 
 Texels = NDArray[np.uint8]
@@ -41,63 +54,139 @@ class Harmonics:
     degree: int
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """files by name, meta.json last; order [N]: the splat stored at each place; choices: what was
+    decided, for the report."""
+
+    files: dict[str, bytes]
+    order: NDArray[np.intp]
+    choices: dict[str, JsonValue]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.files.values()))
+
+
+class Columns:
+    """The texels of each splat in the order of the input; made from steps, whatever the price."""
+
+    def __init__(
+        self, splats: Splats, on_stage: OnStage, order: NDArray[np.intp] | None = None
+    ) -> None:
+        self.splats = splats
+        self.grid = grid_of(splats.means)
+        n = len(splats)
+        on_stage("quantise", 0.0)
+        self.importance = importance(splats)
+        self.classes = classify(self.importance, None if order is None else 1)
+        on_stage("quantise", 0.3)
+        self.scales = np.empty((n, 3), np.float32)
+        self.quats = np.empty((n, 4), np.float32)
+        for rows in chunks(n, QUANTISE_ROWS):
+            self.scales[rows], self.quats[rows] = canonical(
+                splats.scales[rows], splats.quats[rows], splats.model == "2dgs"
+            )
+        on_stage("quantise", 0.5)
+        worth = self.importance.worth
+        self.scale_book = build_codebook(self.scales, worth=worth["scale"])
+        self.colour_book = build_codebook(splats.sh0, worth=worth["colour"])
+        self.order = self._order() if order is None else order
+        on_stage("quantise", 0.7)
+
+    def _order(self) -> NDArray[np.intp]:
+        """Class after class, each along the curve: neighbours in space and of one step."""
+        keys = np.empty(len(self.splats), np.uint64)
+        for rows in chunks(len(self.splats)):
+            keys[rows] = hilbert_keys(quantize_positions(self.splats.means[rows], self.grid).steps)
+        return np.lexsort((keys, self.classes.of))
+
+    def textures(self, price: float) -> dict[str, Texels]:
+        """[N, 3 or 4] bytes of each texture at this price."""
+        splats, of = self.splats, self.classes.of
+        n = len(splats)
+        steps = self.classes.steps(price)
+        limit = position_limit(splats.means)
+        grid = (
+            np.rint(np.minimum(steps["position"][:, None], limit) / self.grid.unit)
+            .clip(1, 256)
+            .astype(np.int32)
+        )
+        turn = np.rint(steps["rotation"] / 2 * QUAT_SCALE).clip(1, 64).astype(np.int32)
+        alpha = np.rint(steps["opacity"] * 255).clip(1, 64).astype(np.int32)
+        low, high = np.empty((n, 3), np.uint8), np.empty((n, 3), np.uint8)
+        quats, colour = np.empty((n, 4), np.uint8), np.empty((n, 4), np.uint8)
+        scales = np.empty((n, 3), np.uint8)
+        for rows in chunks(n, QUANTISE_ROWS):
+            group = of[rows]
+            positions = quantize_positions(splats.means[rows], self.grid, grid[group])
+            low[rows], high[rows] = positions.low, positions.high
+            quats[rows] = quantize_quats(self.quats[rows], turn[group])
+            colour[rows, 3] = quantize_opacities(splats.opacities[rows], alpha[group])
+        for group in range(self.classes.count):
+            members = np.flatnonzero(of == group)
+            scales[members] = self.scale_book.encode_coarse(
+                self.scales[members], steps["scale"][group]
+            )
+            colour[members, :3] = self.colour_book.encode_coarse(
+                splats.sh0[members], steps["colour"][group]
+            )
+        return {
+            "means_l.webp": low,
+            "means_u.webp": high,
+            "scales.webp": scales,
+            "quats.webp": quats,
+            "sh0.webp": colour,
+        }
+
+
 def encode(
     splats: Splats,
     options: SogOptions,
     on_stage: OnStage = lambda stage, fraction: None,
-) -> dict[str, bytes]:
-    """Files of the scene by name, meta.json last. `splats` must be finite (`drop_non_finite`).
+    order: NDArray[np.intp] | None = None,  # [N] rows in the order to store; default: our own
+) -> Encoded:
+    """The scene's files. `splats` must be finite (`drop_non_finite`).
 
     Same splats and options, same bytes. Raises ValueError for more splats than a texture holds.
     """
     if not 1 <= len(splats) <= layout.MAX_SPLATS:
         raise ValueError(f"{len(splats)} splats; SOG takes 1 to {layout.MAX_SPLATS}")
 
-    # 1. order: neighbours in space become neighbours in the textures
+    # 1. what each number is worth, and the order: classes of like worth, each along the curve
     on_stage("order", 0.0)
     splats = splats.cut_degree(MAX_DEGREE if options.sh_degree is None else options.sh_degree)
-    order = hilbert_order(quantize_positions(splats.means).steps)
-    splats = splats.take(order)
+    columns = Columns(splats, on_stage, order)
+    order = columns.order
 
-    # 2. quantise: positions, rotations, opacities to steps; scales and colours to codebooks
-    on_stage("quantise", 0.0)
-    positions = quantize_positions(splats.means)
-    quats = quantize_quats(splats.quats)
-    on_stage("quantise", 0.5)
-    scale_book = build_codebook(splats.scales)
-    on_stage("quantise", 0.75)
-    colour_book = build_codebook(splats.sh0)
-    colour = np.concatenate(
-        [colour_book.encode(splats.sh0), quantize_opacities(splats.opacities)[:, None]], axis=1
-    )
+    # 2. quantise at the preset's price
+    price = PRICES[options.preset] / len(splats)
+    rows_of = columns.textures(price)
 
     # 3. palette: the harmonics as labels into a table of whole vectors
     on_stage("palette", 0.0)
-    harmonics = quantize_harmonics(splats, options, on_stage) if splats.degree else None
+    harmonics = (
+        quantize_harmonics(splats, options, on_stage, columns, price) if splats.degree else None
+    )
 
     # 4. textures, then the description that names them
     width, height = layout.texture_size(len(splats))
-    per_splat = {
-        "means_l.webp": positions.low,
-        "means_u.webp": positions.high,
-        "scales.webp": scale_book.encode(splats.scales),
-        "quats.webp": quats,
-        "sh0.webp": colour,
+    textures = {
+        name: layout.to_texture(rows[order], width, height) for name, rows in rows_of.items()
     }
-    textures = {name: layout.to_texture(rows, width, height) for name, rows in per_splat.items()}
     meta: dict[str, Any] = {
         "version": 2,
         "asset": {"generator": "meshpress"},
         "count": len(splats),
         **({} if splats.model == "default" else {"model": splats.model}),
         "means": {
-            "mins": positions.mins.tolist(),
-            "maxs": positions.maxs.tolist(),
+            "mins": columns.grid.mins.tolist(),
+            "maxs": columns.grid.maxs.tolist(),
             "files": ["means_l.webp", "means_u.webp"],
         },
-        "scales": {"codebook": _numbers(scale_book), "files": ["scales.webp"]},
+        "scales": {"codebook": _numbers(columns.scale_book), "files": ["scales.webp"]},
         "quats": {"files": ["quats.webp"]},
-        "sh0": {"codebook": _numbers(colour_book), "files": ["sh0.webp"]},
+        "sh0": {"codebook": _numbers(columns.colour_book), "files": ["sh0.webp"]},
     }
     if harmonics:
         textures["shN_centroids.webp"] = _palette_texture(harmonics)
@@ -110,47 +199,36 @@ def encode(
         }
     files = _compress(textures, on_stage)
     files["meta.json"] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
-    return files
+    return Encoded(
+        files, order, {"preset": options.preset, "price": price, "classes": columns.classes.count}
+    )
 
 
-def quantize_harmonics(splats: Splats, options: SogOptions, on_stage: OnStage) -> Harmonics:
-    """Palette, codebook over its values, and labels that are nearest to the entries as coded."""
+def quantize_harmonics(
+    splats: Splats, options: SogOptions, on_stage: OnStage, columns: Columns, price: float
+) -> Harmonics:
+    """Palette, codebook over its values, and labels in the stored order."""
     n, _, k = splats.shN.shape
     rows = splats.shN.reshape(n, 3 * k)
-    size = options.palette_size or default_size(n)
     palette = build_palette(
-        rows, size, options.seed, lambda fraction: on_stage("palette", 0.9 * fraction)
+        rows,
+        options.palette_size,
+        options.seed,
+        lambda fraction: on_stage("palette", fraction),
+        weights=columns.importance.worth["colour"],
+        price=price,
     )
     book = build_codebook(palette.entries)
     indices = book.encode(palette.entries)  # [P, 3K]
-    coded = book.decode(indices)
-    labels = palette.labels
-    if not np.array_equal(coded, palette.entries):
-        on_stage("palette", 0.9)
-        labels = _better_labels(rows, palette, coded)
-    labels, kept = _in_order_of_use(labels)
+    labels, kept = _in_order_of_use(palette.labels[columns.order])
     pixels = indices[kept].reshape(-1, 3, k).transpose(0, 2, 1)  # entry, coefficient, channel
     return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree)
 
 
-def _better_labels(
-    rows: NDArray[np.float32], palette: Palette, coded: NDArray[np.float32]
-) -> NDArray[np.intp]:
-    """Labels against the coded entries; a row keeps its own where the search finds none closer."""
-    found = relabel(rows, coded)
-    old = ((rows - coded[palette.labels]) ** 2).sum(axis=1)
-    new = ((rows - coded[found]) ** 2).sum(axis=1)
-    return np.where(new < old, found, palette.labels)
-
-
 def _in_order_of_use(labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(labels renumbered, the entries that are kept): ordered by the mean position of their splats
-    along the curve, so that neighbouring labels are close numbers and their high bytes compress."""
-    uses = np.bincount(labels)
-    kept = np.flatnonzero(uses)
-    centre = np.bincount(labels, np.arange(len(labels)))[kept] / uses[kept]
-    kept = kept[np.argsort(centre, kind="stable")]
-    renumbered = np.zeros(len(uses), np.intp)
+    """(labels renumbered, the entries that are kept): the entries that are used, in their order."""
+    kept = np.flatnonzero(np.bincount(labels))
+    renumbered = np.zeros(labels.max() + 1, np.intp)
     renumbered[kept] = np.arange(len(kept))
     return renumbered[labels], kept
 

@@ -5,15 +5,22 @@ Knows nothing of arrays: importing this module is cheap, so the HTTP layer may.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Preset = Literal["quality", "small", "tiny"]
 
 
 class SogOptions(BaseModel):
     """How a splat is written as a SOG v2 bundle."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Annotated[
+        Preset,
+        Field(description="What a byte may cost in rendered error: quality, small or tiny."),
+    ] = "quality"
 
     sh_degree: Annotated[
         int | None,

@@ -64,7 +64,8 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SogOptions) -
     _check_encodable(cleaned, name, read_count)
 
     # 3. order, quantise, palette, textures
-    files = encode(cleaned.splats, options, stages)
+    encoded = encode(cleaned.splats, options, stages)
+    files = encoded.files
 
     # 4. bundle
     stages("bundle")

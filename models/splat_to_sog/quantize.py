@@ -1,26 +1,43 @@
 """Positions, rotations and opacities as bytes: 16 bits an axis, 26 a rotation, 8 an alpha.
 
-Does not build codebooks or palettes. Everything is rounded to the nearest step, never truncated:
-truncation doubles the error and shifts every value the same way.
+Does not build codebooks or palettes and does not choose steps: it is given them. Everything is
+rounded to the nearest step, never truncated: truncation doubles the error and shifts every value
+the same way. A step of 1 uses every code; a coarser one uses every s-th, so that the texture's
+entropy falls with the logarithm of s.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
 
-CHUNK_ROWS = 1 << 15  # the working set of the rotation search stays in cache
+CELL = 256  # positions that share a high byte
+QUAT_ZERO = 127.5  # a component of 0 lies between two codes
+QUAT_SCALE = 255 * math.sqrt(0.5)  # codes per unit of a quaternion's component
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Range of each axis in the log domain; 65,536 points lie between."""
+
+    mins: NDArray[np.float64]  # [3]
+    maxs: NDArray[np.float64]  # [3]
+
+    @property
+    def unit(self) -> NDArray[np.float64]:  # [3]
+        """Distance of two points in the log domain; an axis without extent has some."""
+        span = self.maxs - self.mins
+        return np.where(span > 0, span, 1) / layout.POSITION_STEPS
 
 
 @dataclass(frozen=True)
 class Positions:
-    """mins, maxs: range of each axis in the log domain; steps: 0..65535."""
+    """steps: 0..65535 between the mins and maxs of the log domain."""
 
     mins: NDArray[np.float64]  # [3]
     maxs: NDArray[np.float64]  # [3]
@@ -35,54 +52,54 @@ class Positions:
         return (self.steps >> 8).astype(np.uint8)
 
 
-def quantize_positions(means: NDArray[np.float32]) -> Positions:  # [N, 3] finite
-    n = layout.log_position(means)
-    mins, maxs = n.min(axis=0), n.max(axis=0)
-    span = np.where(maxs > mins, maxs - mins, 1)
-    steps = np.rint((n - mins) / span * layout.POSITION_STEPS).astype(np.uint16)
-    return Positions(mins, maxs, steps)
+def grid_of(means: NDArray[np.float32]) -> Grid:  # [N, 3] finite
+    return Grid(layout.log_position(means.min(axis=0)), layout.log_position(means.max(axis=0)))
 
 
-def quantize_opacities(logits: NDArray[np.float32]) -> NDArray[np.uint8]:  # [N] -> [N]
-    """Nearest 8-bit alpha; logits of +-inf are exactly 255 and 0."""
+def quantize_positions(
+    means: NDArray[np.float32],  # [N, 3] finite
+    grid: Grid | None = None,  # of the whole scene; default: of these
+    spacing: NDArray[np.integer] | None = None,  # [N, 3] 1..256; default 1
+) -> Positions:
+    """Nearest of the points whose low byte is a multiple of the spacing."""
+    grid = grid or grid_of(means)
+    points = (layout.log_position(means) - grid.mins) / grid.unit
+    if spacing is not None:
+        cell = np.floor(points / CELL) * CELL
+        last = (CELL - 1) // spacing * spacing  # past it the next cell's first point may be nearer
+        inside = points - cell
+        low = np.rint(inside / spacing) * spacing
+        points = cell + np.where(2 * inside > last + CELL, CELL, np.minimum(low, last))
+    steps = np.rint(points).clip(0, layout.POSITION_STEPS).astype(np.uint16)
+    return Positions(grid.mins, grid.maxs, steps)
+
+
+def quantize_opacities(
+    logits: NDArray[np.float32],  # [N]
+    steps: NDArray[np.integer] | int = 1,  # of 1/255
+) -> NDArray[np.uint8]:  # [N]
+    """Nearest multiple of the step as alpha; logits of +-inf are exactly 255 and 0."""
     with np.errstate(over="ignore"):
-        alpha = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return np.rint(alpha * 255).astype(np.uint8)
+        alpha = 255 / (1 + np.exp(-logits.astype(np.float64)))
+    coarse = np.minimum(np.rint(alpha / steps) * steps, 255)
+    return np.where(np.isinf(logits), np.rint(alpha), coarse).astype(np.uint8)
 
 
-def quantize_quats(quats: NDArray[np.float32]) -> NDArray[np.uint8]:  # [N, 4] wxyz -> [N, 4]
-    """Texels of the rotations: of the eight codes around each, the one of least angle to it.
+def quantize_quats(
+    quats: NDArray[np.float32],  # [N, 4] wxyz, any length
+    steps: NDArray[np.integer] | int = 1,  # [N] codes
+) -> NDArray[np.uint8]:  # [N, 4]
+    """Texels of the rotations, each stored component rounded; zero quaternions mean no rotation.
 
-    Rounding each component alone is not the nearest: the component that is left out follows from
-    the others, so their errors count more in some directions. Zero quaternions mean no rotation.
+    For the small rotations that `canonical` leaves the component left out hardly changes with the
+    others, so rounding each is as good as a search among the codes around it (2 % of the error).
     """
-    texels = np.empty((len(quats), 4), np.uint8)
-    for start in range(0, len(quats), CHUNK_ROWS):
-        stop = start + CHUNK_ROWS
-        stored, largest, tag = smallest_three(quats[start:stop])
-        base = np.floor(stored)
-        best = np.full(len(base), -np.inf)
-        chosen = np.zeros_like(base)
-        target = (stored / 255 * 2 - 1) / math.sqrt(2)
-        for corner in product((0.0, 1.0), repeat=3):
-            code = np.minimum(base + corner, 255)
-            decoded = (code / 255 * 2 - 1) / math.sqrt(2)
-            square = (decoded**2).sum(axis=1)
-            left_out = np.sqrt(np.maximum(0, 1 - square))
-            cosine = (target * decoded).sum(axis=1) + largest * left_out
-            cosine /= np.sqrt(np.maximum(square, 1))  # a decoded length above 1 is normalised
-            better = cosine > best
-            best[better] = cosine[better]
-            chosen[better] = code[better]
-        texels[start:stop, :3] = chosen
-        texels[start:stop, 3] = tag
-    return texels
-
-
-def round_quats(quats: NDArray[np.float32]) -> NDArray[np.uint8]:  # [N, 4] wxyz -> [N, 4]
-    """The plain reference of `quantize_quats`: each stored component rounded by itself."""
     stored, _, tag = smallest_three(quats)
-    return np.concatenate([np.rint(stored).astype(np.uint8), tag[:, None]], axis=1)
+    if isinstance(steps, np.ndarray):
+        steps = steps[:, None]
+    coarse = QUAT_ZERO + np.rint((stored - QUAT_ZERO) / steps) * steps
+    fine = np.where(np.equal(steps, 1), stored, coarse)  # a step of 1 needs no code for 0
+    return np.concatenate([np.clip(np.rint(fine), 0, 255).astype(np.uint8), tag[:, None]], axis=1)
 
 
 def smallest_three(
@@ -97,7 +114,10 @@ def smallest_three(
     rows = np.arange(len(q))
     largest = q[rows, index]
     q *= np.where(largest < 0, -1, 1)[:, None]  # q and -q are the same rotation
-    others = np.array([[c for c in range(4) if c != m] for m in range(4)])[index]  # [N, 3]
-    stored = (q[rows[:, None], others] * math.sqrt(2) * 0.5 + 0.5) * 255
+    if index.any():
+        others = np.array([[c for c in range(4) if c != m] for m in range(4)])[index]  # [N, 3]
+        stored = q[rows[:, None], others]
+    else:
+        stored = q[:, 1:]
     tag = (layout.QUAT_TAG + index).astype(np.uint8)
-    return np.clip(stored, 0, 255), np.abs(largest), tag
+    return np.clip(stored * QUAT_SCALE + QUAT_ZERO, 0, 255), np.abs(largest), tag

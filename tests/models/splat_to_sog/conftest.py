@@ -42,7 +42,7 @@ def make_splats(rng: np.random.Generator) -> MakeSplats:
 @pytest.fixture(scope="session")
 def encoded_scene() -> dict[str, bytes]:
     """The files of one scene of 100 splats with harmonics of degree 1; not to be changed."""
-    return encode(random_splats(np.random.default_rng(7), 100, 1), SogOptions())
+    return encode(random_splats(np.random.default_rng(7), 100, 1), SogOptions()).files
 
 
 @pytest.fixture
