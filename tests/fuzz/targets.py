@@ -76,10 +76,9 @@ def run(target: Target, data: bytes) -> Splats | None:
         if len(error.message) > MAX_MESSAGE or not error.message.startswith(path.name):
             raise AssertionError(f"a message of {len(error.message)}: {error.message}") from error
         return None
+    said = Poisoned.POISON.tobytes() in data  # by chance, or because an engine learned it
     for name in ATTRIBUTES:
-        if (getattr(splats, name).view(np.uint32) == Poisoned.POISON).any() and not (
-            Poisoned.POISON.tobytes() in data
-        ):
+        if not said and (getattr(splats, name).view(np.uint32) == Poisoned.POISON).any():
             raise AssertionError(f"{name}: rows were left out")
     cleaned = drop_non_finite(splats).splats
     for name in ("means", "quats", "sh0", "shN"):
@@ -119,9 +118,7 @@ def inside_spz(data: bytes, mutate: Bytes, rng: random.Random) -> bytes:
     else:
         streams[which] = mutate(streams[which], MAX_BYTES)
     packed = [zstandard.compress(stream) for stream in streams]
-    toc = b"".join(
-        struct.pack("<QQ", len(p), len(s)) for p, s in zip(packed, streams, strict=True)
-    )
+    toc = b"".join(struct.pack("<QQ", len(p), len(s)) for p, s in zip(packed, streams, strict=True))
     return head + toc + b"".join(packed)
 
 
@@ -235,9 +232,7 @@ def ply_seeds() -> list[bytes]:
     columns = [c for c in formats.ply_columns(0) if c != "scale_2"]
     table = rng.integers(0, 9, (4, len(columns)))
     lists = "element face 1\nproperty list uchar int vertex_indices\n"
-    seeds.append(
-        formats.ply(table, columns, "ascii", {"nx": "uchar"}, (), lists, b"3 0 1 2\n")
-    )
+    seeds.append(formats.ply(table, columns, "ascii", {"nx": "uchar"}, (), lists, b"3 0 1 2\n"))
     return seeds
 
 

@@ -209,13 +209,14 @@ def _limit(file: str) -> int:
 
 
 def missing(name: str, file: str, present: Iterable[str]) -> InvalidInput:
-    there = sorted(present)
-    listed = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
-    return refuse(name, f"'{file}' is missing (present: {listed})")
+    there = sorted(other[:80] for other in present)
+    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return refuse(name, f"'{file}' is missing (present: {shown or 'nothing'})")
 
 
 def damaged(name: str, error: Exception) -> InvalidInput:
-    return refuse(name, f"the ZIP archive is damaged ({error})", code="splat_truncated")
+    # The ZIP module repeats names as they are, which may be the whole file.
+    return refuse(name, f"the ZIP archive is damaged ({str(error)[:120]})", "splat_truncated")
 
 
 def refuse(name: str, problem: str, code: str = "splat_archive") -> InvalidInput:

@@ -19,6 +19,8 @@ from models.splat_to_sog.readers.blocks import each_block
 from models.splat_to_sog.readers.ply_text import each_text_block
 
 MAX_HEADER_BYTES = 64 * 1024
+MAX_WORD = 64  # characters of a name, type or count
+MAX_ELEMENTS = 16
 
 TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -101,6 +103,9 @@ def read_header(path: Path, name: str) -> PlyHeader:
                 continue
             case ["comment" | "obj_info", *_]:
                 comments.append(line.split(None, 1)[1] if len(words) > 1 else "")
+            case _ if max(map(len, words)) > MAX_WORD or len(elements) > MAX_ELEMENTS:
+                problem = f"line {number} is '{line[:80]}': allowed are words of {MAX_WORD} "
+                raise _refuse(name, f"{problem}characters and {MAX_ELEMENTS} elements")
             case ["element", element_name, count]:
                 if element_name in elements:
                     raise _refuse(name, f"line {number}: element '{element_name}' occurs twice")

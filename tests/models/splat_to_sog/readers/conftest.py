@@ -43,3 +43,9 @@ def assert_equal() -> Callable[..., None]:
             np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=name)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def targets() -> ModuleType:
+    load("formats")
+    return load("targets")
