@@ -1,0 +1,148 @@
+"""The walk of `walk.py` on an NVIDIA GPU, step for step: the same order for the same splats.
+
+Does not know what the channels mean. One thread block walks one block of splats out of shared
+memory: all threads measure distances from where the walk is, the nearest is found by a reduction,
+and it changes places with the first that is free. A million splats of 14 channels in blocks of
+1,024 take 4 ms on an H200 (blocks of 256: 1.7 ms, of 4,096: 24 ms). CuPy compiles the kernel for
+the card at hand, sm_75 and up.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.context import Unavailable
+from models.splat_to_sog.order.walk import Coordinates
+
+THREADS = 256
+PART_SPLATS = 1 << 20  # whose coordinates are on the device at once
+PLAIN_SHARED_BYTES = 48 << 10  # above, a kernel has to ask
+
+KERNEL = r"""
+extern "C" __global__ void walk(
+    const short* coordinates,  // [channels, total]
+    unsigned short* placed,    // [total] position within its block of the splat at each place
+    long long total, int channels, int span)
+{
+    extern __shared__ short shared[];
+    short* x = shared;  // [channels, span]
+    unsigned short* place = (unsigned short*)(shared + channels * span);  // [span]
+    __shared__ unsigned int warp_best[2][32];
+    const long long base = (long long)blockIdx.x * span;
+    const int warps = blockDim.x / 32;
+    for (int c = 0; c < channels; ++c)
+        for (int i = threadIdx.x; i < span; i += blockDim.x)
+            x[c * span + i] = coordinates[c * total + base + i];
+    for (int i = threadIdx.x; i < span; i += blockDim.x) place[i] = i;
+    __syncthreads();
+    for (int at = 0; at < span - 2; ++at) {
+        // Distance above, place below: the least is the nearest, and of equals the first.
+        unsigned int best = 0xFFFFFFFFu;
+        for (int i = at + 1 + threadIdx.x; i < span; i += blockDim.x) {
+            int distance = 0;
+            for (int c = 0; c < channels; ++c)
+                distance += abs((int)x[c * span + i] - (int)x[c * span + at]);
+            best = min(best, (unsigned int)distance << 16 | (unsigned int)i);
+        }
+        for (int lanes = 16; lanes; lanes >>= 1)
+            best = min(best, __shfl_xor_sync(0xFFFFFFFFu, best, lanes));
+        if (threadIdx.x % 32 == 0) warp_best[at & 1][threadIdx.x / 32] = best;
+        __syncthreads();
+        for (int w = 0; w < warps; ++w) best = min(best, warp_best[at & 1][w]);
+        const int nearest = best & 0xFFFFu;
+        for (int c = threadIdx.x; c <= channels; c += blockDim.x) {
+            short* row = c < channels ? x + c * span : (short*)place;
+            const short taken = row[nearest];
+            row[nearest] = row[at + 1];
+            row[at + 1] = taken;
+        }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < span; i += blockDim.x) placed[base + i] = place[i];
+}
+"""
+
+
+def walk_on_device(
+    coordinates: Coordinates,
+    order: NDArray[np.intp],  # [N]
+    span: int,
+    device: str,  # "cuda" or "cuda:1"
+) -> NDArray[np.intp]:  # [N]
+    """What `walk` returns. Raises Unavailable without CuPy, the device, or enough shared memory."""
+    cupy = import_cupy(device)
+    out = np.empty_like(order)
+    whole = len(order) - len(order) % span
+    step = max(1, PART_SPLATS // span) * span
+    parts = [(start, min(start + step, whole), span) for start in range(0, whole, step)]
+    if whole < len(order):
+        parts.append((whole, len(order), len(order) - whole))
+    with cupy.cuda.Device(_ordinal(device)) as found:
+        for start, stop, length in parts:
+            rows = order[start:stop]
+            placed = _walk_blocks(cupy, found, coordinates(rows), length).astype(np.intp)
+            blocks = np.arange(0, stop - start, length)[:, None]
+            out[start:stop] = rows[(placed.reshape(-1, length) + blocks).ravel()]
+    return out
+
+
+def _walk_blocks(cupy: Any, found: Any, values: NDArray[np.int16], span: int) -> NDArray[np.uint16]:
+    channels, total = values.shape
+    shared_bytes = 2 * (channels + 1) * span
+    most = found.attributes["MaxSharedMemoryPerBlockOptin"]
+    if shared_bytes > most:
+        raise Unavailable(
+            f"blocks of {span} splats need {shared_bytes} bytes of shared memory; "
+            f"device {found.id} has {most} a block",
+            next_step="Use shorter blocks, or device='cpu'.",
+        )
+    kernel = _kernel(found.id)
+    if shared_bytes > PLAIN_SHARED_BYTES:
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
+    placed = cupy.empty(total, cupy.uint16)
+    arguments = (
+        cupy.asarray(np.ascontiguousarray(values)),
+        placed,
+        np.int64(total),
+        np.int32(channels),
+        np.int32(span),
+    )
+    kernel((total // span,), (THREADS,), arguments, shared_mem=shared_bytes)
+    return np.asarray(cupy.asnumpy(placed))
+
+
+@functools.cache
+def _kernel(ordinal: int) -> Any:
+    """Compiled once a process and device."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(ordinal):
+        return cupy.RawKernel(KERNEL, "walk", options=("--std=c++17",))
+
+
+def import_cupy(device: str) -> Any:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise Unavailable(
+            f"device={device!r} needs CuPy, which is not installed ({error})",
+            code="cupy_missing",
+            next_step="Install meshpress[gpu], or use device='cpu'.",
+        ) from error
+    try:
+        cupy.cuda.Device(_ordinal(device)).compute_capability  # noqa: B018
+    except (cupy.cuda.runtime.CUDARuntimeError, ValueError) as error:
+        raise Unavailable(
+            f"device={device!r} cannot be used: {error}",
+            code="device_unavailable",
+            next_step="Run `meshpress doctor`; in a container, give it the GPU (--gpus all).",
+        ) from error
+    return cupy
+
+
+def _ordinal(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
