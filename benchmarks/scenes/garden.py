@@ -24,9 +24,9 @@ HALF_SIDE = 3.4  # of the patch of ground, scene units
 
 def garden(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
-    pieces = [_ground(), _grass(rng, 9000), *_plants(rng, 70), *_flowers(rng, 60)]
+    pieces = [_ground(), _grass(rng, 5500), *_plants(rng, 70), *_flowers(rng, 60)]
     pieces += _stones(rng, 420, (0.02, 0.07)) + _stones(rng, 14, (0.14, 0.34))
-    steel = Material((0.9, 0.93, 0.95), 0.1, 1.0)
+    steel = Material((0.9, 0.93, 0.95), 0.2, 1.0)
     pieces.append(moved(ball(0.3, steel), (0.35, height(0.35, -0.5) - 0.27, -0.5)))
     glass = Material((0.02, 0.1, 0.3), 0.08)
     pieces.append(moved(ball(0.2, glass), (-0.9, height(-0.9, 0.5) - 0.18, 0.5)))
@@ -42,8 +42,9 @@ def garden(seed: int) -> Scene:
         ),
         radius=5.0,
         middle=(0.0, -0.15, 0.0),
-        distances=(1.3, 4.4),
-        elevations=(6.0, 62.0),
+        distances=(1.5, 4.4),
+        elevations=(10.0, 62.0),
+        clearance=0.55,
         dome=24.0,
     )
 
@@ -81,7 +82,7 @@ def _grass(rng: np.random.Generator, count: int) -> Mesh:
         _places(rng, count, 2.9),
         rng.uniform(0, 2 * np.pi, count),
         rng.gamma(6, 0.055, count),
-        rng.uniform(0.008, 0.022, count),
+        rng.uniform(0.011, 0.03, count),
         rng.uniform(0.15, 1.6, count),
         (green + (straw - green) * dry) * rng.uniform(0.6, 1.3, (count, 1)),
         Material((0, 0, 0), 0.33, 0, Pattern.LEAF),

@@ -92,7 +92,7 @@ def project(parameters: Parameters, view: View, degree: int) -> Flat:
     opacities = parameters["opacities"].sigmoid()
     with torch.no_grad():
         reach = 2 * (opacities / ALPHA_MIN).clamp_min(1).log()
-        drawn &= opacities > ALPHA_MIN
+        drawn = drawn & (opacities > ALPHA_MIN)
         radii = torch.stack([(reach * a).sqrt(), (reach * c).sqrt()], 1) * drawn[:, None]
     return Flat(
         torch.stack(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from benchmarks.scenes.mesh import Mesh
@@ -30,6 +31,7 @@ class Scene:
     middle: tuple[float, float, float]  # what cameras look at
     distances: tuple[float, float]  # scene units, nearest and farthest camera
     elevations: tuple[float, float]  # degrees above the horizon, lowest and highest camera
+    clearance: float  # scene units between a camera and the nearest thing
     dome: float | None  # scene units: distance of the sky's own Gaussians; None: black background
 
 
@@ -150,9 +152,10 @@ def viewpoints(scene: Scene, count: int, size_px: int, phase: float, device: str
     """`count` cameras around the middle, spread by golden-ratio steps; `phase` 0..1 shifts them.
 
     Azimuth, elevation and distance each follow their own irrational step, so that every range of
-    one meets every range of the others.
+    one meets every range of the others. A camera that would stand in the bushes is held higher.
     """
     views = []
+    things = cKDTree(scene.mesh.points)
     low, high = scene.elevations
     near, far = scene.distances
     middle = np.array(scene.middle)
@@ -161,18 +164,15 @@ def viewpoints(scene: Scene, count: int, size_px: int, phase: float, device: str
         azimuth = 2 * math.pi * (step * 0.6180339887 % 1)
         elevation = math.radians(low + (high - low) * (step * 0.7548776662 % 1))
         distance = near + (far - near) * (step * 0.5698402910 % 1)
-        offset = np.array(
-            [
-                math.cos(elevation) * math.sin(azimuth),
-                -math.sin(elevation),
-                math.cos(elevation) * math.cos(azimuth),
-            ]
-        )
+        position = middle + distance * _direction(azimuth, elevation)
+        while things.query(position)[0] < scene.clearance:
+            elevation += 0.02
+            position = middle + distance * _direction(azimuth, elevation)
         # Close cameras look past the middle, as a person who walks around does.
         wander = 0.35 * near * np.array([math.sin(5 * step), 0.2 * math.cos(3 * step), 0.0])
         views.append(
             look_at(
-                middle + offset * distance,
+                position,
                 middle + wander,
                 focal_px=0.5 * size_px / math.tan(math.radians(25)),
                 size=(size_px, size_px),
@@ -181,6 +181,16 @@ def viewpoints(scene: Scene, count: int, size_px: int, phase: float, device: str
             )
         )
     return views
+
+
+def _direction(azimuth: float, elevation: float) -> np.ndarray:  # radians -> [3]
+    return np.array(
+        [
+            math.cos(elevation) * math.sin(azimuth),
+            -math.sin(elevation),
+            math.cos(elevation) * math.cos(azimuth),
+        ]
+    )
 
 
 def look_at(

@@ -26,7 +26,7 @@ def still_life(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
     pieces = [
         _table(),
-        moved(ball(0.42, Material((0.95, 0.93, 0.9), 0.12, 1.0)), (-0.55, -0.42, 0.35)),
+        moved(ball(0.42, Material((0.95, 0.93, 0.9), 0.24, 1.0)), (-0.55, -0.42, 0.35)),
         moved(ball(0.3, Material((0.75, 0.05, 0.04), 0.15)), (0.55, -0.3, 0.65)),
         moved(ring(0.34, 0.11, Material((1.0, 0.72, 0.28), 0.28, 1.0)), (0.75, -0.11, -0.2)),
         moved(
@@ -73,6 +73,7 @@ def still_life(seed: int) -> Scene:
         middle=(0.0, -0.2, 0.0),
         distances=(1.9, 4.2),
         elevations=(-16.0, 72.0),
+        clearance=0.5,
         dome=None,
     )
 
@@ -88,7 +89,7 @@ def _table() -> Mesh:
     profile = [(TABLE * t, 0.0) for t in np.linspace(0, 1, 40)]
     profile += [(TABLE + 0.04 * np.sin(a), -0.04 + 0.04 * np.cos(a)) for a in rim[1:-1]]
     profile += [(TABLE * t, -0.08) for t in np.linspace(1, 0, 20)]
-    material = Material((0.62, 0.42, 0.26), 0.32, 0, Pattern.CHECKER)
+    material = Material((0.62, 0.42, 0.26), 0.42, 0, Pattern.CHECKER)
     return revolved(np.array(profile), material, around=256)
 
 

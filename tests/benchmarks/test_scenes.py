@@ -71,7 +71,7 @@ def one_ball(monkeypatch: pytest.MonkeyPatch) -> Scene:
     mesh = stage.Mesh(*vars(floor).values())
     lamp = Lamp((0.3, -1.0, -0.4), (3, 3, 3), 100.0)
     sky = Sky((0.2, 0.3, 0.5), (0.6, 0.6, 0.6), (0.1, 0.1, 0.1), (lamp,))
-    return Scene(mesh, lamp, sky, 2.0, (0, 1, 0), (2, 3), (10, 50), None)
+    return Scene(mesh, lamp, sky, 2.0, (0, 1, 0), (2, 3), (10, 50), 0.2, None)
 
 
 def test_colour_depends_on_where_one_stands(one_ball: Scene) -> None:
@@ -188,3 +188,39 @@ def test_file_reads_back(rng: np.random.Generator, tmp_path: Path) -> None:
     again = read(tmp_path / "a.ply", "a.ply")
     for field in ("means", "scales", "quats", "opacities", "sh0", "shN"):
         assert np.array_equal(getattr(again, field), getattr(splats, field))
+
+
+def dense(means2d, conics, colours, opacities, radii, depths, width, height):  # type: ignore[no-untyped-def]
+    """Every Gaussian at every pixel, with autograd's own gradients: stands in for the kernels."""
+    order = depths.argsort()[: int(depths.isfinite().sum())]
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    dx = x[..., None] - means2d[order, 0]
+    dy = y[..., None] - means2d[order, 1]
+    a, b, c = conics[order].unbind(1)
+    alpha = opacities[order] * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+    alpha = alpha.clamp_max(0.99)
+    passed = torch.cumprod(1 - alpha, dim=2)
+    passed = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=2)
+    return (alpha * passed) @ colours[order]
+
+
+def test_fit_comes_closer_to_the_photographs(one_ball: Scene) -> None:
+    staged = Stage(one_ball, "cpu")
+    views = viewpoints(one_ball, 4, 24, 0.0, "cpu")
+    photographs = [(staged.photograph(view) * 255).round().byte() for view in views]
+    parameters = fit.first_points(staged, 120, seed=0)
+
+    def error() -> float:
+        total = 0.0
+        for view, photograph in zip(views, photographs, strict=True):
+            flat = gaussians.project(parameters, view, 3)
+            picture = dense(*vars(flat).values(), view.width, view.height).detach()
+            total += float(((picture - photograph.float() / 255) ** 2).mean())
+        return total
+
+    before = error()
+    fit.fit(parameters, views, photographs, 120, 3.0, 0, dense)
+    assert error() < 0.5 * before
+    assert parameters["shN"].abs().max() > 0
+    splats = gaussians.export(parameters)
+    assert fit.statistics(splats)["finite"]

@@ -237,3 +237,43 @@ extern "C" __global__ void __launch_bounds__(BATCH) blend(
     transmittance[pixel] = through;
     last[pixel] = touched;
 }
+
+// ---- what each Gaussian adds ------------------------------------------------------------------
+
+#define FIXED_POINT 4294967296.0f // 2^32: 2^31 pixels' worth of light fits into 63 bits
+
+// added[rank] += alpha * transmittance of every pixel, in integers: their sum has no order, so the
+// result repeats to the last bit. One block a tile, one thread a pixel, as blend().
+extern "C" __global__ void __launch_bounds__(BATCH) weigh(
+    int width, int height, const long long* starts, const Key* keys, const float* means2d,
+    const float* conics, const float* colours, const float* opacities, Key* added)
+{
+    __shared__ Gaussian batch[BATCH];
+    int thread = threadIdx.y * TILE + threadIdx.x;
+    int column = blockIdx.x * TILE + threadIdx.x, row = blockIdx.y * TILE + threadIdx.y;
+    bool done = column >= width || row >= height;
+    int tile = blockIdx.y * gridDim.x + blockIdx.x;
+    long long begin = starts[tile], end = starts[tile + 1];
+    float through = 1;
+
+    for (long long base = begin; base < end; base += BATCH) {
+        if (__syncthreads_count(done) == BATCH) break;
+        if (base + thread < end)
+            batch[thread] = load((unsigned)keys[base + thread], means2d, conics, colours, opacities);
+        __syncthreads();
+        int count = (int)min((long long)BATCH, end - base);
+        for (int k = 0; k < count && !__all_sync(0xffffffffu, done); ++k) {
+            const Gaussian& g = batch[k];
+            float alpha = fminf(ALPHA_MAX,
+                                g.opacity * falloff(g, column + 0.5f - g.x, row + 0.5f - g.y));
+            bool drawn = !done && alpha >= ALPHA_MIN;
+            if (!__any_sync(0xffffffffu, drawn)) continue;
+            Key weight = drawn ? (Key)(alpha * through * FIXED_POINT) : 0;
+            if (drawn) through *= 1 - alpha;
+            done = done || through < TRANSMITTANCE_MIN;
+            for (int step = 16; step; step >>= 1)
+                weight += __shfl_xor_sync(0xffffffffu, weight, step);
+            if ((thread & 31) == 0) atomicAdd(added + (unsigned)keys[base + k], weight);
+        }
+    }
+}

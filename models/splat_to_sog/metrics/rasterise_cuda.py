@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.context import Unavailable
 from models.splat_to_sog.metrics.rasterise import (
@@ -33,6 +34,7 @@ from models.splat_to_sog.splats import Splats
 SOURCE = Path(__file__).with_suffix(".cu")
 OPTIONS = ("-std=c++17",)
 NOT_DRAWN = np.uint64(0xFFFFFFFFFFFFFFFF)  # key that `project` leaves for what is not visible
+FIXED_POINT = 2.0**32  # of `weigh`
 LOW_BITS = np.uint64(0xFFFFFFFF)
 THREADS = 256  # of a block where one thread serves one Gaussian
 
@@ -79,6 +81,7 @@ class DeviceScene:
         )
         with on_device(device) as cupy:
             self._arrays = [cupy.asarray(np.ascontiguousarray(array)) for array in arrays]
+            self._drawn = Gaussians.empty(cupy, len(splats))
 
     def render(self, camera: Camera, background: Colour = BLACK) -> Float32:
         """Picture [camera.height, camera.width, 3]."""
@@ -88,33 +91,63 @@ class DeviceScene:
             image = blend(gaussians, tiles, camera.width, camera.height, background)
             return _to_host(image.picture)
 
+    def contributions(self, camera: Camera) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """(rows of the scene, each once; alpha times transmittance of each, summed over pixels).
+
+        Every pixel's share is rounded down to a multiple of 2^-32.
+        """
+        with on_device(self._device) as cupy:
+            rows = self._visible(camera)
+            gaussians = self._drawn.take(rows)
+            tiles = bin_tiles(gaussians, camera.width, camera.height)
+            added = cupy.zeros(len(gaussians), cupy.uint64)
+            inputs = (gaussians.means2d, gaussians.conics, gaussians.colours, gaussians.opacities)
+            kernel("weigh")(
+                (tiles.across, tiles.down),
+                (TILE_PX, TILE_PX),
+                (
+                    np.int32(camera.width),
+                    np.int32(camera.height),
+                    tiles.starts,
+                    tiles.keys,
+                    *inputs,
+                    added,
+                ),
+            )
+            return rows.get().astype(np.int32), added.get() / FIXED_POINT
+
     def project(self, camera: Camera) -> Gaussians:
         """The visible Gaussians, front to back, left on the card."""
-        with on_device(self._device) as cupy:
-            n = self._count
-            pose = [*camera.position, *camera.rotation.ravel(), camera.focal_px, camera.near]
-            flat = Gaussians.empty(cupy, n)
-            order = cupy.empty(n, cupy.uint64)
-            _launch(
-                "project",
-                n,
-                np.int32(n),
-                *self._arrays,
-                np.int32(self._coefficients),
-                cupy.asarray(np.array(pose, np.float32)),
-                np.int32(camera.width),
-                np.int32(camera.height),
-                np.int32(self._antialiased),
-                flat.means2d,
-                flat.conics,
-                flat.colours,
-                flat.opacities,
-                flat.radii,
-                order,
-            )
-            order.sort()
-            seen = int(cupy.count_nonzero(order != NOT_DRAWN))
-            return flat.take((order[:seen] & LOW_BITS).astype(cupy.int64))
+        with on_device(self._device):
+            rows = self._visible(camera)
+            return self._drawn.take(rows)
+
+    def _visible(self, camera: Camera) -> DeviceArray:  # [M] int64
+        """Projects every splat into `self._drawn`; returns the visible rows, front to back."""
+        cupy = _cupy()
+        n = self._count
+        pose = [*camera.position, *camera.rotation.ravel(), camera.focal_px, camera.near]
+        order = cupy.empty(n, cupy.uint64)
+        _launch(
+            "project",
+            n,
+            np.int32(n),
+            *self._arrays,
+            np.int32(self._coefficients),
+            cupy.asarray(np.array(pose, np.float32)),
+            np.int32(camera.width),
+            np.int32(camera.height),
+            np.int32(self._antialiased),
+            self._drawn.means2d,
+            self._drawn.conics,
+            self._drawn.colours,
+            self._drawn.opacities,
+            self._drawn.radii,
+            order,
+        )
+        order.sort()
+        seen = int(cupy.count_nonzero(order != NOT_DRAWN))
+        return (order[:seen] & LOW_BITS).astype(cupy.int64)
 
 
 @dataclass(frozen=True)
@@ -219,38 +252,24 @@ def blend(
 
 @contextmanager
 def on_device(device: str) -> Iterator[Any]:
-    """cupy, with `device` ("cuda" or "cuda:<index>") current; Unavailable if there is none."""
-    step = "Use the CPU, or install the [gpu] extra on a machine with an NVIDIA card."
-    try:
-        cupy = _cupy()
-    except ImportError as error:
-        raise Unavailable(
-            f"Device {device!r} needs the package cupy, which cannot be imported: {error}",
-            code="device_unavailable",
-            next_step=step,
-        ) from error
-    kind, _, index = device.partition(":")
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise Unavailable(
-            f"Device {device!r} is not there: CUDA says {error}.",
-            code="device_unavailable",
-            next_step=step,
-        ) from error
-    if kind != "cuda" or not (index or "0").isdecimal() or int(index or "0") >= count:
-        raise Unavailable(
-            f"Device {device!r} is not there: CUDA lists {count} device(s), from cuda:0.",
-            code="device_unavailable",
-            next_step=step,
-        )
-    with cupy.cuda.Device(int(index or "0")):
+    """cupy, with `device` ("cuda:<index>") current; Unavailable if there is none."""
+    from models.splat_to_sog.palette.device import import_cupy
+
+    cupy, found = import_cupy(device)
+    with found:
         yield cupy
 
 
 def kernel(name: str) -> Any:
-    """A compiled kernel of `rasterise_cuda.cu`."""
-    return _module().get_function(name)
+    """A kernel of `rasterise_cuda.cu`, compiled for the current device."""
+    try:
+        return _module().get_function(name)
+    except _cupy().cuda.compiler.CompileException as error:
+        raise Unavailable(
+            f"NVRTC cannot compile the rasteriser for this card: {error}",
+            code="kernel_compiler",
+            next_step="sm_120 needs CUDA 12.8 or newer: update nvidia-cuda-nvrtc-cu12.",
+        ) from error
 
 
 @cache
