@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from pathlib import Path
 
 import atheris
@@ -31,6 +32,7 @@ LIMITS = {
 
 
 def main(name: str) -> None:
+    warnings.simplefilter("error")
     target = targets.TARGETS[name]
     for folder in [Path(a) for a in sys.argv[1:] if not a.startswith("-")][:1]:
         folder.mkdir(parents=True, exist_ok=True)

@@ -152,7 +152,7 @@ def open_zip(archive: zipfile.ZipFile, name: str) -> ZipFiles:
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         file = info.filename
-        if streamed and info.is_dir():
+        if streamed and file.endswith("/"):
             continue
         if not (file == META or NAME.fullmatch(file) or (streamed and _in_streamed(file))):
             raise refuse(

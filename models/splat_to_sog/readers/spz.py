@@ -190,7 +190,8 @@ def _drain(pull: Callable[[int], bytes], header: Header, what: str, splats: Spla
         done += len(data)
         if len(data) < wanted:
             break
-        _decode(header, what, np.frombuffer(data, np.uint8).reshape(-1, width), rows, splats)
+        with np.errstate(invalid="ignore"):  # a half float may be a signalling NaN
+            _decode(header, what, np.frombuffer(data, np.uint8).reshape(-1, width), rows, splats)
     return done
 
 
