@@ -28,6 +28,7 @@ from models.splat_to_sog.metrics.compiled import (
 )
 from models.splat_to_sog.metrics.packed import (
     BLUE,
+    COLUMNS,
     FLOOR,
     GREEN,
     HALF_HEIGHT,
@@ -57,7 +58,7 @@ Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number
 Float64 = NDArray[np.float64]
 
 PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
-LOOK_EVERY = 32  # Gaussians between two looks at whether a tile is finished
+BATCH = 32  # Gaussians of a tile fetched at once; before each, finished rows are found
 
 # float32, so that no product of the inner loop is promoted to float64
 LOW_BITS = np.uint64(0xFFFFFFFF)  # of a key: the index
@@ -203,8 +204,9 @@ def _add(keys: NDArray[np.uint64], sums: Float64, total: Float64) -> None:
 @inlined
 def _rows_touched(splat: Float32, top: int, bottom: int) -> tuple[int, int]:
     """First and last + 1 of the pixel rows top..bottom whose middles the Gaussian reaches."""
-    first = max(np.float32(top), np.floor(splat[V] - splat[HALF_HEIGHT]))
-    last = min(np.float32(bottom), np.floor(splat[V] + splat[HALF_HEIGHT]) + np.float32(2))
+    reach = splat[HALF_HEIGHT] + MARGIN
+    first = max(np.float32(top), np.ceil(splat[V] - reach - HALF))
+    last = min(np.float32(bottom), np.floor(splat[V] + reach - HALF) + ONE)
     return int(first), int(last)
 
 
@@ -251,12 +253,32 @@ def _blend_row(
 
 
 @inlined
-def _is_finished(pixels: Float32, right: int, bottom: int) -> bool:
+def _find_open(pixels: Float32, right: int, bottom: int, open_rows: NDArray[np.bool_]) -> bool:
+    """Which rows of a tile have pixels that are not finished; whether there is any."""
+    found = False
     for y in range(bottom):
-        for x in range(right):
-            if pixels[y, x] >= MIN_TRANSMITTANCE:
-                return False
-    return True
+        count = 0
+        for x in range(TILE_PX):
+            count += (pixels[y, x] >= MIN_TRANSMITTANCE) & (x < right)
+        open_rows[y] = count > 0
+        found |= count > 0
+    return found
+
+
+@inlined
+def _fetch(
+    table: Float32,
+    keys: NDArray[np.uint64],
+    begin: int,
+    end: int,
+    near: Float32,  # [BATCH, COLUMNS]
+) -> int:
+    """Copies the next Gaussians of a tile side by side and returns how many: memory is slow, but
+    serves many requests at once."""
+    count = min(BATCH, end - begin)
+    for i in range(count):
+        near[i] = table[np.int64(keys[begin + i] & LOW_BITS)]
+    return count
 
 
 @kernel(taken(f32, 2), taken(i64, 1), taken(u64, 1), taken(f32, 1), filled(f32, 3), i64, i64)
@@ -273,23 +295,26 @@ def _draw(
     height, width, _ = image.shape
     columns = -(-width // TILE_PX)
     pixels = np.empty((TILE_PX, ROW), np.float32)
+    near = np.empty((BATCH, COLUMNS), np.float32)
+    open_rows = np.empty(TILE_PX, np.bool_)
     for tile in range(begin, end):
         top, left = tile // columns * TILE_PX, tile % columns * TILE_PX
         bottom, right = min(top + TILE_PX, height), min(left + TILE_PX, width)
         pixels[:, :TILE_PX] = ONE
         pixels[:, TILE_PX:] = ZERO
-        for entry in range(starts[tile], starts[tile + 1]):
-            if entry % LOOK_EVERY == 0 and _is_finished(pixels, right - left, bottom - top):
+        for batch in range(starts[tile], starts[tile + 1], BATCH):
+            if not _find_open(pixels, right - left, bottom - top, open_rows):
                 break
-            splat = table[np.int64(keys[entry] & LOW_BITS)]
-            slope = -splat[B] / splat[A]
-            red, green, blue = splat[RED], splat[GREEN], splat[BLUE]
-            first, last = _rows_touched(splat, top, bottom)
-            for y in range(first, last):
-                dy = np.float32(y) + HALF - splat[V]
-                if _row_is_empty(splat, slope, dy, left):
-                    continue
-                _blend_row(splat, dy, left, red, green, blue, pixels[y - top])
+            for i in range(_fetch(table, keys, batch, starts[tile + 1], near)):
+                splat = near[i]
+                slope = -splat[B] / splat[A]
+                red, green, blue = splat[RED], splat[GREEN], splat[BLUE]
+                first, last = _rows_touched(splat, top, bottom)
+                for y in range(first, last):
+                    dy = np.float32(y) + HALF - splat[V]
+                    if not open_rows[y - top] or _row_is_empty(splat, slope, dy, left):
+                        continue
+                    _blend_row(splat, dy, left, red, green, blue, pixels[y - top])
         for y in range(top, bottom):
             for x in range(left, right):
                 for channel in range(3):
@@ -313,24 +338,27 @@ def _weigh(
     """Fills the sums of the tiles begin..end-1: each Gaussian is drawn white, each row anew."""
     columns = -(-width // TILE_PX)
     pixels = np.empty((TILE_PX, ROW), np.float32)
+    near = np.empty((BATCH, COLUMNS), np.float32)
+    open_rows = np.empty(TILE_PX, np.bool_)
     for tile in range(begin, end):
         top, left = tile // columns * TILE_PX, tile % columns * TILE_PX
         bottom, right = min(top + TILE_PX, height), min(left + TILE_PX, width)
         pixels[:] = ZERO  # no light reaches what lies outside the picture
         pixels[: bottom - top, : right - left] = ONE
         sums[starts[tile] : starts[tile + 1]] = 0.0
-        for entry in range(starts[tile], starts[tile + 1]):
-            if entry % LOOK_EVERY == 0 and _is_finished(pixels, right - left, bottom - top):
+        for batch in range(starts[tile], starts[tile + 1], BATCH):
+            if not _find_open(pixels, right - left, bottom - top, open_rows):
                 break
-            splat = table[np.int64(keys[entry] & LOW_BITS)]
-            slope = -splat[B] / splat[A]
-            first, last = _rows_touched(splat, top, bottom)
-            for y in range(first, last):
-                dy = np.float32(y) + HALF - splat[V]
-                if _row_is_empty(splat, slope, dy, left):
-                    continue
-                row = pixels[y - top]
-                row[TILE_PX : 2 * TILE_PX] = ZERO
-                _blend_row(splat, dy, left, ONE, ZERO, ZERO, row)
-                for x in range(TILE_PX):
-                    sums[entry] += row[TILE_PX + x]
+            for i in range(_fetch(table, keys, batch, starts[tile + 1], near)):
+                splat = near[i]
+                slope = -splat[B] / splat[A]
+                first, last = _rows_touched(splat, top, bottom)
+                for y in range(first, last):
+                    dy = np.float32(y) + HALF - splat[V]
+                    if not open_rows[y - top] or _row_is_empty(splat, slope, dy, left):
+                        continue
+                    row = pixels[y - top]
+                    row[TILE_PX : 2 * TILE_PX] = ZERO
+                    _blend_row(splat, dy, left, ONE, ZERO, ZERO, row)
+                    for x in range(TILE_PX):
+                        sums[batch + i] += row[TILE_PX + x]
