@@ -132,9 +132,10 @@ def _zstd_parts(data: bytes) -> tuple[bytes, list[bytes]] | None:
     start, streams = at + 16 * count, []
     for index in range(count):
         packed = struct.unpack_from("<Q", data, at + 16 * index)[0]
+        unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 20)
         try:
-            unpacker = zstandard.ZstdDecompressor()
-            streams.append(unpacker.decompress(data[start : start + packed], MAX_BYTES))
+            with unpacker.stream_reader(data[start : start + packed]) as stream:
+                streams.append(stream.read(MAX_BYTES))
         except zstandard.ZstdError:
             return None
         start += packed

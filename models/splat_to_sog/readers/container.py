@@ -97,7 +97,7 @@ class FolderFiles:
 def _bounded(path: Path, file: str, name: str) -> bytes:
     limit = _limit(file)
     if path.stat().st_size > limit:
-        raise refuse(name, f"'{file}' is larger than {limit} bytes", "splat_limits")
+        raise refuse(name, f"'{file}' is larger than {limit} bytes", code="splat_limits")
     return path.read_bytes()
 
 
@@ -127,7 +127,9 @@ class ZipFiles:
             raise damaged(self.name, error) from error
         if len(data) != info.file_size:
             raise refuse(
-                self.name, f"'{info.filename}' does not unpack to its {info.file_size} bytes"
+                self.name,
+                f"'{info.filename}' does not unpack to its {info.file_size} bytes",
+                code="splat_archive",
             )
         return data
 
@@ -148,7 +150,11 @@ def open_zip(archive: zipfile.ZipFile, name: str) -> ZipFiles:
     streamed = any(info.filename == LOD_META for info in infos)
     most = MAX_FILES if streamed else MAX_ENTRIES
     if len(infos) > most:
-        raise refuse(name, f"the archive has {len(infos)} entries; at most {most} belong in a .sog")
+        raise refuse(
+            name,
+            f"the archive has {len(infos)} entries; at most {most} belong in a .sog",
+            code="splat_archive",
+        )
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         file = info.filename
@@ -159,9 +165,10 @@ def open_zip(archive: zipfile.ZipFile, name: str) -> ZipFiles:
                 name,
                 f"the archive has an entry {file[:80]!r}; "
                 "only meta.json and *.webp at the root belong in a .sog",
+                code="splat_archive",
             )
         if file in entries:
-            raise refuse(name, f"the archive has two entries '{file}'")
+            raise refuse(name, f"the archive has two entries '{file}'", code="splat_archive")
         _check_entry(info, name)
         entries[file] = info
     if META not in entries and not streamed:
@@ -183,12 +190,13 @@ def _in_streamed(file: str) -> bool:
 def _check_entry(info: zipfile.ZipInfo, name: str) -> None:
     file = info.filename
     if info.flag_bits & 1:
-        raise refuse(name, f"'{file}' is encrypted")
+        raise refuse(name, f"'{file}' is encrypted", code="splat_archive")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise refuse(
             name,
             f"'{file}' uses ZIP method {info.compress_type}; "
             "allowed are 0 (stored) and 8 (deflate)",
+            code="splat_archive",
         )
     limit = _limit(file)
     if not file.endswith(".json"):
@@ -211,15 +219,17 @@ def _limit(file: str) -> int:
 def missing(name: str, file: str, present: Iterable[str]) -> InvalidInput:
     there = sorted(other[:80] for other in present)
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
-    return refuse(name, f"'{file}' is missing (present: {shown or 'nothing'})")
+    shown = shown or "nothing"
+    return refuse(name, f"'{file}' is missing (present: {shown})", code="splat_archive")
 
 
 def damaged(name: str, error: Exception) -> InvalidInput:
     # The ZIP module repeats names as they are, which may be the whole file.
-    return refuse(name, f"the ZIP archive is damaged ({str(error)[:120]})", "splat_truncated")
+    problem = str(error)[:120]
+    return refuse(name, f"the ZIP archive is damaged ({problem})", code="splat_truncated")
 
 
-def refuse(name: str, problem: str, code: str = "splat_archive") -> InvalidInput:
+def refuse(name: str, problem: str, *, code: str) -> InvalidInput:
     return InvalidInput(
         f"{name}: SOG: {problem}.",
         code=code,

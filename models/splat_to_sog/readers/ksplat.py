@@ -94,7 +94,11 @@ def _sections(path: Path, name: str) -> tuple[_Header, list[_Section]]:
     with path.open("rb") as file:
         data = file.read(HEADER_BYTES)
         if len(data) < HEADER_BYTES:
-            raise _bad(name, f"it has {size} bytes, the header takes {HEADER_BYTES}", cut=True)
+            raise _bad(
+                name,
+                f"it has {size} bytes, the header takes {HEADER_BYTES}",
+                code="splat_truncated",
+            )
         head = np.frombuffer(data, HEADER)[0]
         if head["major"] != 0 or head["minor"] < 1:
             raise _bad(name, f"version {head['major']}.{head['minor']}; 0.1 and later 0.x are read")
@@ -105,7 +109,11 @@ def _sections(path: Path, name: str) -> tuple[_Header, list[_Section]]:
             raise _bad(name, f"{count} sections; allowed are {MAX_SECTIONS}")
         offset = HEADER_BYTES + count * SECTION_BYTES
         if offset > size:
-            raise _bad(name, f"{count} section headers do not fit into {size} bytes", cut=True)
+            raise _bad(
+                name,
+                f"{count} section headers do not fit into {size} bytes",
+                code="splat_truncated",
+            )
         header = _Header(
             int(head["level"]),
             float(head["sh_min"]) or -HALF_RANGE,
@@ -142,7 +150,7 @@ def _section(
     data_offset = offset + 4 * partial + storage
     end = data_offset + record.itemsize * max_count
     if end > size:
-        raise _bad(name, f"{where} ends at byte {end} of a file of {size}", cut=True)
+        raise _bad(name, f"{where} ends at byte {end} of a file of {size}", code="splat_truncated")
     if level and (full + partial > buckets or storage < 12 * buckets):
         raise _bad(
             name,
@@ -204,9 +212,9 @@ def _read_section(
     each_block(path, section.data_offset, section.count, section.record, decode, name)
 
 
-def _bad(name: str, problem: str, cut: bool = False) -> InvalidInput:
+def _bad(name: str, problem: str, code: str = "splat_header") -> InvalidInput:
     return InvalidInput(
         f"{name}: .ksplat: {problem}.",
-        code="splat_truncated" if cut else "splat_header",
+        code=code,
         next_step="Upload the complete file, or export the scene as .ply, .spz or .sog.",
     )

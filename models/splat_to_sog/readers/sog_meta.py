@@ -26,8 +26,7 @@ class Description:
             self.tree: Any = json.loads(data)
         # ValueError: not JSON, not UTF-8, or a number of thousands of digits
         except (ValueError, RecursionError) as error:
-            problem = f"{file} is not valid JSON ({error})"
-            raise refuse(name, problem, code="splat_meta") from error
+            raise refuse(name, f"{file} is not valid JSON ({error})", code="splat_meta") from error
         if not isinstance(self.tree, dict):
             raise self.bad("the whole file", "not a JSON object")
 

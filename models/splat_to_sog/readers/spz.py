@@ -78,8 +78,9 @@ def _read_gzip(file: IO[bytes], size: int, name: str, scratch: Scratch | None) -
             try:
                 return stream.read(wanted)
             except EOFError as error:
-                problem = "its gzip stream ends early, without a checksum"
-                raise _bad(name, problem, code="splat_truncated") from error
+                raise _bad(
+                    name, "its gzip stream ends early, without a checksum", code="splat_truncated"
+                ) from error
             except (zlib.error, OSError) as error:
                 raise _bad(name, f"its gzip stream is damaged ({error})") from error
 
