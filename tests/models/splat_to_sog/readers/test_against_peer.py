@@ -130,9 +130,17 @@ def test_sog_version_1(peer, tmp_path: Path, rng, formats, degree: int) -> None:
 
 
 def test_streamed(peer, tmp_path: Path, rng, formats) -> None:
-    """The peer writes two levels in several chunks and an environment, and reads them back."""
+    """The peer writes two levels in several chunks and an environment, and reads one back."""
     columns = formats.ply_columns(0)
     inputs: list[object] = []
+    for level, n in ((0, 2400), (1, 500), (-1, 70)):
+        source = tmp_path / f"{level}.ply"
+        source.write_bytes(formats.ply(rng.normal(size=(n, len(columns))), columns))
+        inputs += [source, "-l", level]
+    target = tmp_path / "scene" / "lod-meta.json"
+    target.parent.mkdir()
+    peer("--lod-chunk-count", 1, "--lod-chunk-min", 0, *inputs, target)
+    assert len(list(target.parent.glob("0_*/meta.json"))) > 1
     theirs = tmp_path / "theirs.ply"
     peer("-L", 0, target, theirs)
     ours = read(target.parent, "scene", level=Level(0, environment=False))

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models.context import InvalidInput
 from models.splat_to_sog.readers import ply_text, read
 from models.splat_to_sog.splats import Splats
+
+FIXTURES = [HealthCheck.function_scoped_fixture]  # the file is written anew by each example
 
 
 def table_of(splats: Splats) -> np.ndarray:
@@ -54,6 +58,32 @@ def read_plain(splats: Splats) -> dict[str, np.ndarray]:
     k = splats.shN.shape[2]
     plain |= {f"f_rest_{i}": splats.shN[:, i // k, i % k] for i in range(3 * k)}
     return plain | {"opacity": splats.opacities}
+
+
+@given(
+    form=st.sampled_from(["ascii", "binary_little_endian", "binary_big_endian"]),
+    kinds=st.lists(st.sampled_from(["float", "double", "uchar", "short", "int"]), min_size=40),
+    extra=st.integers(0, 9),
+    rows=st.integers(1, 40),
+    degree=st.integers(0, 2),
+    seed=st.integers(0, 1 << 32),
+)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_order_and_types(tmp_path: Path, formats, form, kinds, extra, rows, degree, seed):
+    """Runs of neighbouring columns, broken anywhere, against picking each column by name."""
+    rng = np.random.default_rng(seed)
+    columns = [*formats.ply_columns(degree), *(f"extra_{i}" for i in range(extra))]
+    if seed % 2:
+        rng.shuffle(columns)
+    table = rng.integers(0, 200, (rows, len(columns))).astype(np.float64)
+    chosen = {column: kinds[i % len(kinds)] for i, column in enumerate(columns)}
+    path = tmp_path / "scene.ply"
+    path.write_bytes(formats.ply(table, columns, form, chosen))
+    plain = read_plain(read(path, "scene.ply"))
+    for column in plain:
+        np.testing.assert_array_equal(plain[column], table[:, columns.index(column)], column)
 
 
 def test_values_no_float32_holds_become_infinite(tmp_path: Path, formats) -> None:
