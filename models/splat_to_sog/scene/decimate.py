@@ -1,110 +1,213 @@
-"""Fewer splats that look the same: neighbours are merged, the least visible changes first."""
+"""Fewer splats that look the same: neighbours are merged, the least visible change first.
+
+Does not drop a splat: its light moves into a neighbour. In rounds, every splat is paired with the
+neighbour it merges with at the least cost (`pair_cost`, `matching`), and the cheapest pairs become
+one splat each. Merging by moments after Goldberger & Roweis, "Hierarchical clustering of a mixture
+model", 2004; measured choices are in docs/scene-operations.md. Same splats in, same splats out.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from models.splat_to_sog.order import hilbert_order
 from models.splat_to_sog.quantize import quantize_positions
 from models.splat_to_sog.scene.matching import cheapest_pairs
-from models.splat_to_sog.scene.moments import moments_of, splats_of
-from models.splat_to_sog.scene.pair_cost import PairCost
+from models.splat_to_sog.scene.moments import Moments, moments_of, splats_of
+from models.splat_to_sog.scene.pair_cost import Merged, Scene, Views, merge_pairs, picture_areas
+from models.splat_to_sog.scene.visibility import visibility
+from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.splats import Splats
 
-NEIGHBOURS = 8
-ROUND_SHARE = 0.2
+Float32 = NDArray[np.float32]
+Indices = NDArray[np.intp]
+OnRound = Callable[[float], None]  # fraction done, 0..1; may raise to stop
+
+NEIGHBOURS = 3
+"""Candidates a splat. More are slower and worse: far pairs blur more than their cost says."""
+
+ROUND_SHARE = 0.35
+"""Of the splats, merged away a round at most. Small shares merge one cheap region again and again
+before anything else; large ones take poor pairs."""
+
 PIXEL = 0.002
-BLUR = 0.3
+"""Size of a pixel for which the scene is made, in scene radii at the scene's centre."""
+
+RENDERER_BLUR = 0.3
+"""Variance that 3DGS renderers add to every projected splat, pixels squared."""
+
+SEEN_LEAST = 0.2
+"""Visible share of a buried splat: a camera may come closer than the visibility test saw."""
+
+CHUNK_ROWS = 1 << 15  # of pairs: their working set stays in cache
+QUERY_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of detail.
+
+    error: root mean square change of the pictures, display units (0..1), per unit of splat area;
+    never less than the level's before. changes: each splat's part of its square, display units
+    squared x scene units squared; a chunk's error is the sum over its splats.
+    """
+
+    splats: Splats
+    error: float
+    changes: Float32  # [N]
 
 
 def decimate(
-    splats,
-    keep,
-    cost=None,
-    neighbours=NEIGHBOURS,
-    share=ROUND_SHARE,
-    pixel=PIXEL,
-    verbose=False,
-    acc=0,
-    gamma=0.0,
-    ga=0.0,
-    visible=None,
-    maxk=None,
-):
-    cost = cost or PairCost()
-    order = hilbert_order(quantize_positions(splats.means).steps)
-    scene = moments_of(splats, order)
-    centre = np.median(scene.means, axis=0)
-    radius = np.percentile(np.linalg.norm(scene.means - centre, axis=1), 80)
-    T = {}
-    vis = np.ones(len(scene), np.float32) if visible is None else visible(scene, centre, radius)
+    splats: Splats,  # finite (`drop_non_finite`)
+    keep: int,  # at least 1
+    on_round: OnRound = lambda fraction: None,
+) -> Splats:
+    """`keep` splats in Hilbert order, or `splats` itself if it has no more. Never modifies it."""
+    if keep >= len(splats):
+        return splats
+    return levels(splats, [keep], on_round)[0].splats
 
-    def tick(name, t):
-        T[name] = T.get(name, 0) + time.process_time() - t
 
-    while len(scene) > keep:
-        n = len(scene)
-        t = time.process_time()
-        far = ((scene.means - centre) ** 2).sum(1) / radius**2
-        blur = (BLUR * (pixel * radius) ** 2 * (1 + far)).astype(np.float32)
-        areas = cost.areas(scene.covs, blur)
-        tick("area", t)
-        t = time.process_time()
-        tree = cKDTree(scene.means)
-        _, near = tree.query(scene.means, k=min(neighbours + 1, n))
-        tick("knn", t)
-        t = time.process_time()
-        i = np.repeat(np.arange(n), near.shape[1])
-        j = near.ravel()
-        i, j = np.minimum(i, j), np.maximum(i, j)
-        key = np.unique((i * n + j)[i != j])
-        i, j = key // n, key % n
-        tick("edges", t)
-        t = time.process_time()
-        errors = np.empty(len(i), np.float32)
-        for s in range(0, len(i), 1 << 15):
-            r = slice(s, s + (1 << 15))
-            errors[r] = cost.merge(scene, areas, vis, blur, i[r], j[r]).errors
-        errors /= (1 + far[i]).astype(np.float32)
-        if gamma:
-            errors /= (areas[i] + areas[j] + 1e-20) ** gamma
-        if ga:
-            errors /= (np.maximum(scene.alphas[i], scene.alphas[j]) + 1e-6) ** ga
-        raw = errors
-        base = scene.errors[i] + scene.errors[j]
-        if acc == 1:
-            errors = errors + base
-        if acc == 2:
-            errors = (np.sqrt(errors) + np.sqrt(scene.errors[i]) + np.sqrt(scene.errors[j])) ** 2
-        if acc == 3:
-            errors = (np.sqrt(errors) + np.sqrt(base)) ** 2
-        if acc == 4:
-            errors = (np.sqrt(errors) + np.sqrt(base)) ** 2 - base
-        tick("cost", t)
-        t = time.process_time()
-        limit = min(n - keep, max(1, int(share * n)))
-        chosen = cheapest_pairs(i, j, errors, n, limit)
-        tick("match", t)
-        t = time.process_time()
-        er = errors[chosen]
-        i, j = i[chosen], j[chosen]
-        merged = cost.merge(scene, areas, vis, blur, i, j)
-        scene.means[i], scene.covs[i], scene.alphas[i] = merged.means, merged.covs, merged.alphas
-        w = merged.shares[:, None]
-        scene.colours[i] = w * scene.colours[i] + (1 - w) * scene.colours[j]
-        scene.errors[i] = er if acc else scene.errors[i] + scene.errors[j] + er
-        scene.sources[i] = -1
-        alive = np.ones(n, bool)
-        alive[j] = False
-        vis[i] = np.maximum(vis[i], vis[j])
-        scene = scene.take(alive)
-        vis = vis[alive]
-        tick("apply", t)
-    t = time.process_time()
-    out = splats_of(scene, splats)
-    tick("back", t)
-    if verbose:
-        print({k: round(v, 2) for k, v in T.items()})
-    return out
+def levels(
+    splats: Splats,  # finite
+    counts: Sequence[int | float],  # descending; whole: splats to keep, below 1: share of all
+    on_round: OnRound = lambda fraction: None,
+) -> list[Level]:
+    """One level a count, each merged from the one before. A count of all returns the scene itself.
+
+    Raises ValueError when the counts do not descend or are below one splat.
+    """
+    wanted = [
+        max(1, round(c * len(splats))) if isinstance(c, float) and c <= 1 else c for c in counts
+    ]
+    if any(c < 1 for c in wanted) or any(a < b for a, b in zip(wanted, wanted[1:], strict=False)):
+        raise ValueError(
+            f"counts {list(counts)} of {len(splats)} splats: they descend to 1 at least"
+        )
+    work = _Work(splats)
+    found = []
+    for count in wanted:
+        work.reduce(int(count), lambda n: on_round(_progress(len(splats), n, int(wanted[-1]))))
+        found.append(work.level())
+    return found
+
+
+def _progress(start: int, now: int, end: int) -> float:
+    """Work of a round is in proportion to the splats it sees."""
+    return min(1.0, (start - now) / max(1, start - end))
+
+
+class _Work:
+    """The scene between rounds."""
+
+    def __init__(self, splats: Splats) -> None:
+        self.original = splats
+        self.views = Views()
+        self.moments: Moments | None = None  # made when the first pair is merged
+        self.seen = np.empty(0, np.float32)
+        self.area = 0.0
+
+    def reduce(self, count: int, on_round: Callable[[int], None]) -> None:
+        if count >= (len(self.original) if self.moments is None else len(self.moments)):
+            return
+        moments = self._start() if self.moments is None else self.moments
+        while len(moments) > count:
+            moments = self._round(moments, count)
+            on_round(len(moments))
+        self.moments = moments
+
+    def level(self) -> Level:
+        if self.moments is None:
+            return Level(self.original, 0.0, np.zeros(len(self.original), np.float32))
+        total = float(self.moments.changes.sum(dtype=np.float64))
+        return Level(
+            splats_of(self.moments, self.original),
+            float(np.sqrt(total / max(self.area, 1e-300))),
+            self.moments.changes.copy(),
+        )
+
+    def _start(self) -> Moments:
+        """Along a Hilbert curve, so that neighbours lie near in memory; with what is seen."""
+        order = hilbert_order(quantize_positions(self.original.means).steps)
+        moments = moments_of(self.original, order)
+        self.centre = np.median(moments.means, axis=0).astype(np.float64)
+        distances = np.linalg.norm(moments.means - self.centre, axis=1)
+        self.radius = max(float(np.percentile(distances, 80)), 1e-12)
+        self.seen = visibility(moments, self.centre, self.radius, self.views)
+        np.maximum(self.seen, np.float32(SEEN_LEAST), out=self.seen)
+        away = self._away(moments)
+        areas = picture_areas(moments.covs, self._blur(away), self.views) / away
+        self.area = 2 * np.pi * float((areas * moments.alphas * self.seen).sum(dtype=np.float64))
+        return moments
+
+    def _away(self, moments: Moments) -> Float32:  # [N]
+        """How much smaller areas look that far out, to a camera inside or around the scene."""
+        offset = (moments.means - self.centre) / self.radius
+        return (1 + np.einsum("nd,nd->n", offset, offset)).astype(np.float32)
+
+    def _blur(self, away: Float32) -> Float32:  # [N] scene units squared
+        """A pixel covers more of the scene the farther out it looks."""
+        size = (PIXEL * self.radius) ** 2
+        if self.original.model == "antialiased":  # the renderer takes back what it adds
+            return np.full(len(away), 1e-6 * size, np.float32)
+        return np.float32(RENDERER_BLUR * size) * away
+
+    def _round(self, moments: Moments, count: int) -> Moments:
+        n = len(moments)
+        away = self._away(moments)
+        blur = self._blur(away)
+        areas = picture_areas(moments.covs, blur, self.views)
+        scene = Scene(moments, areas, blur, away, self.seen)
+
+        # 1. candidates, 2. what each would cost, 3. the cheapest that do not share a splat
+        i, j = neighbour_pairs(moments.means, NEIGHBOURS)
+        costs = np.empty(len(i), np.float32)
+        for rows in chunks(len(i), CHUNK_ROWS):
+            costs[rows] = merge_pairs(scene, i[rows], j[rows], self.views).costs
+        chosen = cheapest_pairs(i, j, costs, n, min(n - count, max(1, int(ROUND_SHARE * n))))
+
+        # 4. each becomes one splat, in the place of its first
+        gone = np.zeros(n, bool)
+        for rows in chunks(len(chosen), CHUNK_ROWS):
+            a, b = i[chosen[rows]], j[chosen[rows]]
+            merged = merge_pairs(scene, a, b, self.views)
+            _store(moments, merged, a, b)
+            self.seen[a] = np.maximum(self.seen[a], self.seen[b])
+            gone[b] = True
+        self.seen = self.seen[~gone]
+        return moments.take(~gone)
+
+
+def _store(moments: Moments, merged: Merged, a: Indices, b: Indices) -> None:
+    share = merged.shares[:, None]
+    moments.means[a] = merged.means
+    moments.covs[a] = merged.covs
+    moments.alphas[a] = merged.alphas
+    moments.colours[a] = share * moments.colours[a] + (1 - share) * moments.colours[b]
+    moments.changes[a] += moments.changes[b] + merged.changes
+    moments.sources[a] = -1
+
+
+def neighbour_pairs(
+    means: Float32,  # [N, 3]
+    neighbours: int,
+) -> tuple[Indices, Indices]:  # [E], [E]
+    """Every splat with each of its nearest others, each pair once."""
+    n = len(means)
+    tree = cKDTree(means)
+    near = np.empty((n, min(neighbours + 1, n)), np.int32)
+    for rows in chunks(n, QUERY_ROWS):
+        near[rows] = tree.query(means[rows], k=near.shape[1], workers=-1)[1]
+    own = np.arange(n, dtype=np.int32)[:, None]
+    wanted = near != own
+    for column in range(near.shape[1]):  # a pair that both ends name counts at the smaller one
+        other = near[:, column]
+        named_back = (near[other] == own).any(axis=1)
+        wanted[:, column] &= (own[:, 0] < other) | ~named_back
+    i, column = np.nonzero(wanted)
+    return i, near[i, column].astype(np.intp)

@@ -91,7 +91,7 @@ class Moments:
     covs: Float32  # [N, 6]
     alphas: Float32  # [N] peak, 0..1
     colours: Float32  # [N, 3 + 3K] sh0, then shN
-    errors: Float32  # [N] squared rendered change that merging has cost so far
+    changes: Float32  # [N] squared change of the pictures by merging so far (see pair_cost)
     sources: Indices  # [N] row of the input, or -1 for a merged splat
 
     def __len__(self) -> int:
