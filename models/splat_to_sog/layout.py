@@ -19,6 +19,9 @@ BOOK = 256
 MAX_SPLATS = 16380**2
 """Texels of the largest texture: WebP ends at 16383 pixels a side, sides are multiples of 4."""
 
+TALLEST = 4096
+"""Texels of the longer side that every graphics card takes; more only where splats need more."""
+
 PALETTE_COLUMNS = 64
 MAX_PALETTE = 1 << 16
 POSITION_STEPS = 65535
@@ -29,9 +32,18 @@ OPACITY_CLAMP = 1e-6
 """Decoded alpha is clamped this far from 0 and 1 before its logit is taken."""
 
 
-def texture_size(count: int) -> tuple[int, int]:
-    """(width, height) of the per-splat textures: nearly square, multiples of 4."""
-    width = 4 * math.ceil(math.sqrt(count) / 4)
+def texture_size(count: int, row: int = 0) -> tuple[int, int]:
+    """(width, height) of the per-splat textures, multiples of 4.
+
+    row: 0 for nearly square; else a power of two, 4 to TALLEST: the width is that, doubled until
+    the height is at most TALLEST (where neither side can be, nearly square). Splats sorted in
+    blocks of `row` then begin every block in the first column, which a WebP predicts from above,
+    from where the block before began.
+    """
+    square = 4 * math.ceil(math.sqrt(count) / 4)
+    width = row if 0 < row < count <= TALLEST**2 else square
+    while count <= TALLEST**2 and math.ceil(count / width) > TALLEST:
+        width *= 2
     height = 4 * math.ceil(count / width / 4)
     return width, height
 

@@ -14,27 +14,34 @@ from PIL import Image
 MAX_SIDE_PX = 16383
 """Largest side a WebP may have."""
 
-EFFORTS = ((20, 3), (75, 4))
-"""(quality, method) pairs of libwebp to try; the smaller file stays.
+Effort = tuple[tuple[int, int], ...]
+"""(quality, method) pairs of libwebp to try; the smallest file stays."""
 
-Measured on real textures (docs/benchmarks.md): which of the two wins differs by texture, by up to
-1 %; every higher setting takes 2 to 80 times as long and gains less than 0.4 %, or nothing.
-"""
+FAST: Effort = ((20, 1), (20, 2))
+THOROUGH: Effort = ((20, 1), (20, 2), (20, 3), (50, 3), (20, 4), (90, 4))
+"""Measured on arranged textures (docs/benchmarks.md): which pair wins differs by texture and by up
+to 1 %, and more effort alone is often worse. FAST takes a sixth of the time of (20, 3) and (75, 4)
+together and gives smaller files; THOROUGH takes 15 times as long as FAST for 0.1 to 0.2 % less;
+methods 5 and 6 give nothing."""
 
 
 class WebpError(ValueError):
     """The bytes are not a lossless still WebP of the expected size."""
 
 
-def encode_webp(texels: NDArray[np.uint8]) -> bytes:  # [H, W, 3 or 4]
+def encode_webp(
+    texels: NDArray[np.uint8],  # [H, W, 3 or 4]
+    effort: Effort = FAST,
+) -> bytes:
     """A lossless WebP of these texels. `exact` keeps the colour of texels whose alpha is 0."""
     image = Image.fromarray(texels)
-    candidates = []
-    for quality, method in EFFORTS:
+    best = b""
+    for quality, method in effort:
         out = io.BytesIO()
         image.save(out, "WEBP", lossless=True, quality=quality, method=method, exact=True)
-        candidates.append(out.getvalue())
-    return min(candidates, key=len)
+        if not best or out.tell() < len(best):
+            best = out.getvalue()
+    return best
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

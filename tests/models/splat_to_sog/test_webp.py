@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.splat_to_sog import webp
 from models.splat_to_sog.webp import WebpError, decode_webp, encode_webp, webp_size
 
 
@@ -25,3 +26,12 @@ def test_too_many_texels_are_refused_before_decoding(rng) -> None:
     data = encode_webp(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(WebpError, match="8 x 8 pixels; at most 63"):
         decode_webp(data, max_texels=63)
+
+
+def test_more_effort_is_never_larger_and_equal_texels_give_equal_files(rng) -> None:
+    texels = np.cumsum(rng.integers(0, 5, (64, 64, 3)), axis=1).astype(np.uint8)
+    fast = encode_webp(texels, webp.FAST)
+    assert set(webp.FAST) < set(webp.THOROUGH)
+    assert len(encode_webp(texels, webp.THOROUGH)) <= len(fast)
+    assert fast == encode_webp(texels)
+    assert len(encode_webp(texels, webp.FAST[::-1])) == len(fast)
