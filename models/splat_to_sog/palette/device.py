@@ -29,11 +29,13 @@ BLOCK_ROWS = 512
 BIAS_COLUMNS = 3
 MAX_COLUMNS = 48 - BIAS_COLUMNS
 
+CENTRE_ROWS = 4096
+
 RMS = 4.0
 """Rows are scaled to this root mean square norm: half precision then holds what matters of them."""
 
 FAR = 32.0
-"""Rows beyond this many times the root mean square, at most 1 in 1024, are searched exactly."""
+"""Rows beyond this many times the root mean square, at most 1 in 500, are searched exactly."""
 
 CHUNK_ROWS = 1 << 20  # rows that are labelled at once
 EXACT_ELEMENTS = 1 << 28
@@ -128,13 +130,10 @@ class Rows:
         )
         self.x = xp.asarray(np.ascontiguousarray(rows, np.float32))
         if frame is None:
-            self.mean = self.x.mean(axis=0)
-            norms = xp.square(self.x - self.mean).sum(axis=1)
-            rms = math.sqrt(float(norms.mean()))
-            self.scale = np.float32(RMS / rms if rms > 0 else 1)
+            self.centre, self.scale = self._frame()
         else:
-            self.mean, self.scale = frame.mean, frame.scale
-            norms = xp.square(self.x - self.mean).sum(axis=1)
+            self.centre, self.scale = frame.centre, frame.scale
+        norms = xp.square(self.x - self.centre).sum(axis=1)
         self.far = xp.flatnonzero(norms > (RMS * FAR / self.scale) ** 2)
         padded = BLOCK_ROWS * -(-self.n // BLOCK_ROWS)
         columns = 16 * -(-(self.d + BIAS_COLUMNS) // 16)
@@ -142,8 +141,17 @@ class Rows:
         self._launch(
             "pack_rows",
             self.halves.size,
-            *(self.x, self.mean, self.scale, self.n, self.d, padded, self.halves),
+            *(self.x, self.centre, self.scale, self.n, self.d, padded, self.halves),
         )
+
+    def _frame(self) -> tuple[Array, np.float32]:
+        """Where rows are and how far they spread, whatever a few of them do: medians of a sample,
+        and the root mean square of all but the farthest thousandth."""
+        xp = self.xp
+        centre = xp.median(self.x[:: -(-self.n // CENTRE_ROWS)], axis=0)
+        norms = xp.sort(xp.square(self.x - centre).sum(axis=1))
+        rms = math.sqrt(float(norms[: max(1, self.n - self.n // 1000)].mean()))
+        return centre, np.float32(RMS / rms if rms > 0 else 1)
 
     def _launch(self, name: str, threads: int, *arguments: Any, block: int = 256) -> None:
         values = [np.int32(a) if isinstance(a, int) else a for a in arguments]
@@ -160,14 +168,14 @@ class Rows:
             self._launch(
                 "score_bias",
                 count,
-                *(entries, self.mean, self.scale, limit, count, self.d, bias, least),
+                *(entries, self.centre, self.scale, limit, count, self.d, bias, least),
             )
             halves = xp.empty((padded, self.halves.shape[1]), xp.uint16)
             grouped = xp.empty((padded // GROUP, self.d, GROUP), xp.float32)
             self._launch(
                 "pack_entries",
                 padded,
-                *(entries, self.mean, bias, least.max(), self.scale),
+                *(entries, self.centre, bias, least.max(), self.scale),
                 *(count, padded, self.d, halves, grouped),
             )
             group = xp.empty(self.n, xp.int32)

@@ -34,7 +34,7 @@ def on_levels(entries: Float32, step: float) -> Float32:
         step *= COARSER
     index = index.ravel()
     levels = np.bincount(index, entries.ravel()) / counts
-    levels[used == 0] = 0.0
+    levels[used == 0] = 0.0  # most values are near 0, and an exact 0 stays one
     return levels.astype(np.float32)[index].reshape(entries.shape)
 
 

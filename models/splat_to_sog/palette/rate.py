@@ -23,9 +23,11 @@ Train = Callable[[Float32, NDArray[np.float32], int], tuple[Float32, float]]
 
 SAMPLE_ROWS = 1 << 14
 SAMPLE_SIZES = (128, 32, 8, 4)  # rows per entry at which the curve is measured
-RELATIVE_PRICE = 0.008
-"""Of a row's mean energy, per bit. Measured on scenes of 20,000 to 1,000,000 splats: there the
-harmonics take about as many bytes as a splat's colours and rotations together."""
+RELATIVE_PRICE = 0.004
+"""Of a row's mean energy, per bit: harmonics then take 3 to 7 bytes a splat in scenes of 1,000,000
+to 20,000 (docs/benchmarks.md)."""
+ROUNDED_ENTRIES = 2048  # of the curve's largest palette: what coarse steps cost is read off these
+
 
 LABEL_SHARE = 0.97  # of log2 K: labels as coded, uses being uneven
 ENTRY_SHARE = 0.7  # of the columns' entropies: as coded, the colours of a coefficient being alike
@@ -92,9 +94,10 @@ def choose_size(
     if curve is None:
         return min(largest, len(entries))
     total = float(weights.sum(dtype=np.float64))
+    some = entries[:: -(-len(entries) // ROUNDED_ENTRIES)]
     best, least = largest, math.inf
     for size in sizes(largest):
-        bits, error = rounding(entries, entry_step(price, size, total))
+        bits, error = rounding(some, entry_step(price, size, total))
         bits = n * LABEL_SHARE * math.log2(size) + size * ENTRY_SHARE * bits
         cost = total * (curve(size, n) + error) + price * bits
         if cost < least:
@@ -127,6 +130,8 @@ def rounding(entries: Float32, step: float) -> tuple[float, float]:
     error = float(((entries - multiple * np.float32(step)) ** 2).sum(axis=1).mean())
     bits = 0.0
     for column in multiple.T:
-        share = np.unique(column, return_counts=True)[1] / len(column)
+        column = np.sort(column)
+        ends = np.flatnonzero(np.append(column[1:] != column[:-1], True))
+        share = np.diff(ends, prepend=-1) / len(column)
         bits -= float((share * np.log2(share)).sum())
     return bits, error
