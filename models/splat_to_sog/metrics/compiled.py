@@ -1,17 +1,21 @@
 """Compiles the loops of this package with numba, and spreads them over the processor's cores.
 
 Knows nothing of pictures. Import it inside functions only: numba takes a third of a second to
-load. Compiled code is kept on disk (in NUMBA_CACHE_DIR; else beside the source; where that cannot
-be written, in the user's cache folder). A cache that fails costs time, never a job.
+load. Compiled code is kept on disk, in NUMBA_CACHE_DIR or the user's cache folder; a cache that
+cannot be written or read costs time, never a job.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -23,6 +27,8 @@ Result = TypeVar("Result")
 
 f32, f64, boolean = types.float32, types.float64, types.boolean
 i32, i64, u32, u64 = types.int32, types.int64, types.uint32, types.uint64
+
+LOG = logging.getLogger(__name__)
 
 # Fused multiply-add only: sums keep their order, so a result does not depend on vector widths.
 ARITHMETIC = {"contract"}
@@ -47,15 +53,44 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Function], F
     def compile_it(function: Function) -> Function:
         options: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC}
         types_ = returns(*signature)
+        folder = cache_folder()
+        default = numba.config.CACHE_DIR
+        compiled: Function
         try:
-            compiled: Function = numba.njit(types_, cache=True, **options)(function)
+            if folder is not None:
+                numba.config.CACHE_DIR = str(folder)
+                compiled = numba.njit(types_, cache=True, **options)(function)
+                return compiled
         except (RuntimeError, OSError, EOFError, pickle.PickleError) as error:
             # No folder to write to, a full disk, a damaged file: all of it concerns the cache.
-            logging.getLogger(__name__).warning("compiled code is not cached: %s", error)
-            compiled = numba.njit(types_, **options)(function)
+            LOG.warning("compiled code is not cached: %s", error)
+        finally:
+            numba.config.CACHE_DIR = default
+        compiled = numba.njit(types_, **options)(function)
         return compiled
 
     return compile_it
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where this version's compiled code is kept; None if no folder can be written.
+
+    numba compares a kernel with its own file alone, while constants come from others too: the
+    folder is named by all of them.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    try:
+        chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+        base = Path(chosen) if chosen else Path.home() / ".cache"
+        folder = base / f"meshpress-{version[:16]}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:  # read-only, full, or a user without a home
+        LOG.warning("compiled code is not cached: %s", error)
+        return None
+    return folder
 
 
 def inlined(function: Function) -> Function:

@@ -45,7 +45,6 @@ from models.splat_to_sog.metrics.packed import (
 )
 from models.splat_to_sog.metrics.rasterise import (
     ALPHA_MAX,
-    ALPHA_MIN,
     BLACK,
     TILE_PX,
     TRANSMITTANCE_MIN,
@@ -63,7 +62,7 @@ BATCH = 32  # Gaussians of a tile fetched at once; before each, finished rows ar
 # float32, so that no product of the inner loop is promoted to float64
 LOW_BITS = np.uint64(0xFFFFFFFF)  # of a key: the index
 ONE, HALF, ZERO = np.float32(1), np.float32(0.5), np.float32(0)
-MAX_ALPHA, MIN_ALPHA = np.float32(ALPHA_MAX), np.float32(ALPHA_MIN)
+MAX_ALPHA = np.float32(ALPHA_MAX)
 MIN_TRANSMITTANCE = np.float32(TRANSMITTANCE_MIN)
 MARGIN = np.float32(1e-3)  # keeps the skipping of rows clear of rounding
 # exp(x) = (exp(x / 16))^16; its Taylor series about the middle of x / 16, x in -ln(255)..0,

@@ -23,7 +23,7 @@ from models.splat_to_sog.splats import Splats
 SIZE_PX = 512
 VIEWS = 8
 FEWER_VIEWS = 4
-MANY_SPLATS = 2_000_000
+MANY_SPLATS = 500_000
 """Above this many splats a processor draws half as many views; a card draws all."""
 
 

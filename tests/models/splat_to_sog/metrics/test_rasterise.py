@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -196,8 +198,7 @@ def test_exponential_of_the_vector_loop() -> None:
         assert image[16, 16, 0] == pytest.approx(0.99 * np.exp(-(distance**2) / 2), rel=3e-6), power
 
 
-def test_unwritable_cache_costs_time_only(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
-    """numba raises RuntimeError where no folder can be written, OSError where a disk is full."""
+def test_a_full_disk_costs_time_only(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
     real = compiled.numba.njit
 
     def failing(*args: object, cache: bool = False, **options: object) -> object:
@@ -209,3 +210,19 @@ def test_unwritable_cache_costs_time_only(monkeypatch, caplog: pytest.LogCapture
     double = compiled.kernel(compiled.f64, returns=compiled.f64)(lambda x: 2 * x)
     assert double(21.0) == 42.0
     assert "No space left" in caplog.text
+
+
+def test_where_compiled_code_is_kept(monkeypatch, tmp_path: Path, caplog) -> None:
+    find = compiled.cache_folder.__wrapped__
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    assert find().parent == tmp_path / "chosen" and find().is_dir()
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find().parent == tmp_path
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    assert find() is None
+    assert "not cached" in caplog.text
+    monkeypatch.setattr(compiled, "cache_folder", lambda: None)
+    double = compiled.kernel(compiled.f64, returns=compiled.f64)(lambda x: 2 * x)
+    assert double(21.0) == 42.0

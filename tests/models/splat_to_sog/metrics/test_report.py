@@ -144,9 +144,9 @@ def test_steps_are_told_and_may_stop_it(make_splats: MakeSplats) -> None:
 
 
 def test_views_by_default() -> None:
-    assert default_views(1) == default_views(2_000_000) == 8
-    assert default_views(2_000_001) == 4
-    assert default_views(2_000_001, "cuda:0") == 8
+    assert default_views(1) == default_views(500_000) == 8
+    assert default_views(500_001) == 4
+    assert default_views(500_001, "cuda:0") == 8
 
 
 def test_without_the_compiler_the_reference_draws(
