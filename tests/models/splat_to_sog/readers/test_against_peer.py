@@ -133,7 +133,7 @@ def test_streamed(peer, tmp_path: Path, rng, formats) -> None:
     """The peer writes two levels in several chunks and an environment, and reads one back."""
     columns = formats.ply_columns(0)
     inputs: list[object] = []
-    for level, n in ((0, 2400), (1, 500), (-1, 70)):
+    for level, n in ((0, 2400), (1, 60), (-1, 20)):
         source = tmp_path / f"{level}.ply"
         source.write_bytes(formats.ply(rng.normal(size=(n, len(columns))), columns))
         inputs += [source, "-l", level]
@@ -145,5 +145,5 @@ def test_streamed(peer, tmp_path: Path, rng, formats) -> None:
     peer("-L", 0, target, theirs)
     ours = read(target.parent, "scene", level=Level(0, environment=False))
     assert_close(ours, read(theirs, "theirs").take(np.arange(2400)))
-    assert len(read(target, "scene", level=Level(1, environment=False))) == 500
-    assert len(read(target, "lod-meta.json")) == 2400 + 70
+    assert len(read(target, "scene", level=Level(1, environment=False))) == 60
+    assert len(read(target, "lod-meta.json")) == 2400 + 20
