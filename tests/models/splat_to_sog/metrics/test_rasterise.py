@@ -158,6 +158,17 @@ def test_cores_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkey
         np.testing.assert_array_equal(weights[0], weights[other])
 
 
+def test_strips_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkeypatch) -> None:
+    projected = project(in_view(1500), camera(100, 100, 80.0))
+    whole = rasterise_numba.rasterise(projected, 100, 100)
+    weights = rasterise_numba.contributions(projected, 100, 100)
+    monkeypatch.setattr(rasterise_numba, "MAX_KEYS", 500)
+    strips = list(rasterise_numba._strips(rasterise_numba.pack(projected), 100, 100))
+    assert 3 < len(strips) and strips[0].first == 0 and strips[-1].last == 49
+    np.testing.assert_array_equal(rasterise_numba.rasterise(projected, 100, 100), whole)
+    np.testing.assert_array_equal(rasterise_numba.contributions(projected, 100, 100), weights)
+
+
 @WEIGHTS
 def test_weights_of_two(weigh) -> None:
     """The front one keeps its alpha, the hidden one what is left of its own."""
