@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from benchmarks.scenes.stage import Scene, Stage, look_at, viewpoints  # noqa: E
 from benchmarks.scenes.zbuffer import visible  # noqa: E402
 from models.splat_to_sog.metrics.project import project  # noqa: E402
 from models.splat_to_sog.readers import read  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Generator[None, None, None]:
+    """Tensors this small only wait for each other on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def view_of(size: int = 32, distance: float = 3.0) -> stage.View:
@@ -153,22 +163,25 @@ def test_moved_gaussians_look_as_before(rng: np.random.Generator) -> None:
         places.setdefault(place, []).append(i)
     shared = [rows for rows in places.values() if 1 < len(rows) <= gaussians.CROWD]
     assert len(shared) > 50
+    line = torch.linspace(-12, 12, 4001, dtype=torch.float64)
     for rows in shared:
+        first = min(rows, key=lambda i: -old[i])
         together = 1 - (1 - opacity[rows]).prod()
-        assert abs(float(together) - float(old[min(rows, key=lambda i: -old[i])])) < 1e-3
-        assert (
-            parameters["scales"][rows] < before["scales"][max(rows, key=lambda i: old[i])]
-        ).all()
+        assert abs(float(together) - float(old[first])) < 1e-3
+        # Across a line through the middle too: the paper keeps this integral.
+        shrunk = (parameters["scales"][first, 0] - before["scales"][first, 0]).detach().exp()
+        one = old[first] * torch.exp(-0.5 * line**2)
+        many = 1 - (1 - opacity[first] * torch.exp(-0.5 * (line / shrunk) ** 2)) ** len(rows)
+        assert abs(float(many.sum() / one.sum()) - 1) < 2e-3
 
 
 def test_similarity_is_that_of_scikit_image(rng: np.random.Generator) -> None:
     skimage = pytest.importorskip("skimage.metrics")
     a = rng.random((40, 56, 3))
     b = np.clip(a + rng.normal(0, 0.1, a.shape), 0, 1)
-    got = fit.similarity(torch.tensor(a), torch.tensor(b))
+    # Black around both, as the trainer's convolution sees them; then the same pixels.
     _, wanted = skimage.structural_similarity(
-        a,
-        b,
+        *(np.pad(image, ((8, 8), (8, 8), (0, 0))) for image in (a, b)),
         channel_axis=2,
         data_range=1,
         gaussian_weights=True,
@@ -176,10 +189,8 @@ def test_similarity_is_that_of_scikit_image(rng: np.random.Generator) -> None:
         use_sample_covariance=False,
         full=True,
     )
-    # The borders are treated differently there: compare the mean over the inside only.
-    inside = fit.similarity(torch.tensor(a[:, :, :1]).expand(-1, -1, 3), torch.tensor(a))
-    assert inside < 1
-    assert math.isclose(float(got), float(wanted.mean()), abs_tol=0.02)
+    got = fit.similarity(torch.tensor(a), torch.tensor(b))
+    assert math.isclose(float(got), float(wanted[8:-8, 8:-8].mean()), abs_tol=1e-9)
 
 
 def test_file_reads_back(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -219,8 +230,8 @@ def test_fit_comes_closer_to_the_photographs(one_ball: Scene) -> None:
         return total
 
     before = error()
-    fit.fit(parameters, views, photographs, 120, 3.0, 0, dense)
-    assert error() < 0.5 * before
+    fit.fit(parameters, views, photographs, 60, 3.0, 0, dense)
+    assert error() < 0.7 * before
     assert parameters["shN"].abs().max() > 0
     splats = gaussians.export(parameters)
     assert fit.statistics(splats)["finite"]
