@@ -19,7 +19,7 @@ from PIL import Image
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import build_codebook
-from models.splat_to_sog.order import arrange
+from models.splat_to_sog.order import arrange, hilbert_order
 from models.splat_to_sog.quantize import (
     quantize_opacities,
     quantize_positions,
@@ -49,18 +49,20 @@ def main() -> None:
     for path in arguments.files:
         splats = read(path, path.name)
         steps = quantize_positions(splats.means).steps
-        textures = coded_bytes(splats)
+        textures = coded_bytes(splats, steps)
         print(f"\n{path.name}: {len(splats):,} splats")
         orders = compare_orders(steps, textures, arguments.spans, arguments.device)
         if arguments.efforts:
-            compare_efforts(steps, textures, orders)
+            compare_efforts(textures, orders)
 
 
-def coded_bytes(splats: Splats) -> dict[str, Bytes]:
-    """What SOG stores of each splat but its position and harmonics."""
+def coded_bytes(splats: Splats, steps: NDArray[np.uint16]) -> dict[str, Bytes]:
+    """What SOG stores of each splat but its harmonics."""
     colour = build_codebook(splats.sh0).encode(splats.sh0)
     opacity = quantize_opacities(splats.opacities)
     return {
+        "means_l": (steps & 255).astype(np.uint8),
+        "means_u": (steps >> 8).astype(np.uint8),
         "scales": build_codebook(splats.scales).encode(splats.scales),
         "quats": quantize_quats(splats.quats),
         "sh0": np.concatenate([colour, opacity[:, None]], axis=1),
@@ -71,17 +73,14 @@ def compare_orders(
     steps: NDArray[np.uint16], textures: dict[str, Bytes], spans: list[int], device: str
 ) -> dict[int, NDArray[np.intp]]:
     """A row a span; 0 is the Hilbert curve."""
-    names = ["means_l", "means_u", *textures]
-    print("| blocks | order CPU s | textures CPU s |", " | ".join(names), "| all | less |")
-    print("|---" * (len(names) + 5) + "|")
+    print("| blocks | order CPU s | textures CPU s |", " | ".join(textures), "| all | less |")
+    print("|---" * (len(textures) + 5) + "|")
     orders, first = {}, 0
     for span in spans:
         start = time.process_time()
-        orders[span] = arrange(steps, textures, span, device).order
+        orders[span] = arrange(textures, hilbert_order(steps), span, device).order
         ordered = time.process_time() - start
-        sizes = [
-            len(encode_webp(texels)) for texels in as_textures(steps, textures, orders[span], span)
-        ]
+        sizes = [len(encode_webp(texels)) for texels in as_textures(textures, orders[span], span)]
         coded = time.process_time() - start - ordered
         first = first or sum(sizes)
         cells = [f"{span or 'curve'}", f"{ordered:.2f}", f"{coded:.2f}"]
@@ -90,16 +89,14 @@ def compare_orders(
     return orders
 
 
-def compare_efforts(
-    steps: NDArray[np.uint16], textures: dict[str, Bytes], orders: dict[int, NDArray[np.intp]]
-) -> None:
+def compare_efforts(textures: dict[str, Bytes], orders: dict[int, NDArray[np.intp]]) -> None:
     """A row a span and set of efforts: bytes of all textures, and CPU seconds."""
     print("\n| blocks |", " | ".join(map(str, [*PAIRS, *SETS])), "|")
     print("|---" * (1 + len(PAIRS) + len(SETS)) + "|")
     for span, order in orders.items():
         every = {pair for pairs in (PAIRS, *SETS.values()) for pair in pairs}
         found = {pair: [] for pair in every}
-        for texels in as_textures(steps, textures, order, span):
+        for texels in as_textures(textures, order, span):
             for pair in every:
                 found[pair].append(one_webp(texels, *pair))
         cells = []
@@ -110,13 +107,9 @@ def compare_efforts(
         print(f"| {span or 'curve'} |", " | ".join(cells), "|", flush=True)
 
 
-def as_textures(
-    steps: NDArray[np.uint16], textures: dict[str, Bytes], order: NDArray[np.intp], span: int
-) -> list[Bytes]:
+def as_textures(textures: dict[str, Bytes], order: NDArray[np.intp], span: int) -> list[Bytes]:
     width, height = layout.texture_size(len(order), span)
-    positions = [(steps & 255).astype(np.uint8), (steps >> 8).astype(np.uint8)]
-    every = [*positions, *textures.values()]
-    return [layout.to_texture(values[order], width, height) for values in every]
+    return [layout.to_texture(values[order], width, height) for values in textures.values()]
 
 
 def one_webp(texels: Bytes, quality: int, method: int) -> tuple[int, float]:

@@ -2,10 +2,11 @@
 
 Does not quantise or write: it is given the bytes as they will be coded. A lossless WebP codes a
 texel as its difference from the one on its left, channel by channel, so an order in which those
-differences are small is a small file. The list starts along the Hilbert curve; within blocks of it
-a walk goes from splat to the most similar splat (`walk`). A channel weighs what a difference of one
-costs there; a texture whose bytes resemble nobody's (it is coded as it is) weighs nothing and is
-left out. Which to leave out is tried on a sample of blocks, and the curve stays if nothing pays.
+differences are small is a small file. The order to start from follows a Hilbert curve; within
+blocks of it a walk goes from splat to the most similar splat (`walk`). A channel weighs what a
+difference of one costs there; a texture whose bytes resemble nobody's (it is coded as it is) weighs
+nothing and is left out. Which to leave out is tried on a sample of blocks, and the order stays if
+nothing pays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from models.context import JsonValue
 from models.splat_to_sog.order.device import walk_on_device
-from models.splat_to_sog.order.hilbert import hilbert_order
 from models.splat_to_sog.order.walk import FARTHEST, walk
 
 Bytes = NDArray[np.uint8]
@@ -35,7 +35,7 @@ BITS_PER_MEAN = 1.0 / np.log(2)
 LEAST_MEAN = 0.5  # a channel that hardly moves must not outweigh all others
 MAX_REWEIGHTS = 2
 LEAST_GAIN = 0.002  # of the estimated bits; below, the curve's order is kept
-POSITIONS = "means_u"
+NOISE = 0.99  # of eight bits a byte
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,29 @@ class Arrangement:
 
 
 def arrange(
-    steps: NDArray[np.uint16],  # [N, 3] positions as stored
-    textures: Mapping[str, Bytes],  # name -> [N, 3 or 4] bytes as coded, without the positions
+    textures: Mapping[str, Bytes],  # name -> [N, 3 or 4] bytes as coded
+    order: NDArray[np.intp],  # [N] rows in the order to start from: along the curve
     span: int = SPAN,
     device: str = "cpu",
 ) -> Arrangement:
-    """The best order found. span: splats a block, 0 for the curve alone; `device` "cuda:0" walks
-    there, with the same result.
+    """The best order found. span: splats a block, 0 to keep `order`; device "cuda:0" walks there,
+    with the same result. Textures of whole blocks a row (`layout.texture_size`) take least.
 
-    The report has `method` ("hilbert" or "hilbert+walk"), `sorted_by` (the textures that count)
-    and `saved_bits_per_splat`: estimated against the curve alone, from a sample of blocks of at
-    most SPAN splats, so that it says too little for longer ones.
+    The report has `method` ("given" or "walk"), `sorted_by` (the textures that count) and
+    `saved_bits_per_splat`: estimated against `order`, from a sample of blocks of at most SPAN
+    splats, so that it says too little for longer ones.
     """
-    order = hilbert_order(steps)
-    kept: dict[str, JsonValue] = {"method": "hilbert", "sorted_by": [], "saved_bits_per_splat": 0.0}
+    kept: dict[str, JsonValue] = {"method": "given", "sorted_by": [], "saved_bits_per_splat": 0.0}
     if span < 3 or len(order) < 3:
         return Arrangement(order, kept)
-    table = Table(steps, textures)
+    table = Table(textures)
     sample = _sample(order, min(span, SPAN))
     before = table.total_bits(sample)
     best = _best_attempt(table, sample, min(span, SPAN))
-    if best.bits > before * (1 - LEAST_GAIN):
+    if best is None or best.bits > before * (1 - LEAST_GAIN):
         return Arrangement(order, kept)
     report: dict[str, JsonValue] = {
-        "method": "hilbert+walk",
+        "method": "walk",
         "sorted_by": list(best.coordinates.selection),
         "saved_bits_per_splat": round(float(before - best.bits) / len(sample), 3),
     }
@@ -86,19 +85,25 @@ class _Attempt:
     bits: float  # it takes
 
 
-def _best_attempt(table: Table, sample: NDArray[np.intp], span: int) -> _Attempt:
-    """Positions with each other texture, then with more and more of them, the best first."""
+def _best_attempt(table: Table, sample: NDArray[np.intp], span: int) -> _Attempt | None:
+    """The texture whose neighbours are most alike (the positions') with each other texture, then
+    with more and more of them, the best first. None: every texture is noise or constant."""
 
     def attempt(selection: Selection, weighed_on: NDArray[np.intp]) -> _Attempt:
         coordinates = Coordinates(table, selection, weighed_on)
         walked = walk(coordinates, sample, span)
         return _Attempt(coordinates, walked, table.total_bits(walked))
 
-    alone = {name: attempt((POSITIONS, name), sample) for name in table.textures}
+    names = [name for name in table.textures if table.says_something(name, sample)]
+    if not names:
+        return None
+    names.sort(key=lambda name: table.likeness(name, sample))
+    anchor, *others = names
+    alone = {name: attempt((anchor, name), sample) for name in others}
     by_gain = sorted(alone, key=lambda name: alone[name].bits)
-    tried = [attempt((POSITIONS,), sample), *alone.values()]
+    tried = [attempt((anchor,), sample), *alone.values()]
     for count in range(2, len(by_gain) + 1):
-        tried.append(attempt((POSITIONS, *by_gain[:count]), sample))
+        tried.append(attempt((anchor, *by_gain[:count]), sample))
     best = min(tried, key=lambda one: one.bits)
     # Differences are smaller now, and not of every channel alike: weigh them again.
     for _ in range(MAX_REWEIGHTS):
@@ -121,30 +126,32 @@ def _sample(order: NDArray[np.intp], span: int) -> NDArray[np.intp]:
 class Table:
     """The coded bytes of every texture, looked up by row."""
 
-    def __init__(self, steps: NDArray[np.uint16], textures: Mapping[str, Bytes]) -> None:
-        self.steps = steps
+    def __init__(self, textures: Mapping[str, Bytes]) -> None:
         self.textures = textures
-        self.names = [POSITIONS, *textures]
 
-    def rows(self, name: str, rows: NDArray[np.intp]) -> Bytes:  # [M, C]
-        if name == POSITIONS:
-            return (self.steps[rows] >> 8).astype(np.uint8)
-        return self.textures[name][rows]
+    def total_bits(self, rows: NDArray[np.intp]) -> float:
+        return sum(self.bits(name, rows) for name in self.textures)
 
     def bits(self, name: str, rows: NDArray[np.intp]) -> float:
         """What these rows take in this order: as they are, or as differences, whichever is less."""
-        return min(coded_bits(self.rows(name, rows)), self.bits_of_differences(name, rows))
+        return min(coded_bits(self.textures[name][rows]), self.bits_of_differences(name, rows))
 
     def bits_of_differences(self, name: str, rows: NDArray[np.intp]) -> float:
-        values = self.rows(name, rows)
+        values = self.textures[name][rows]
         return coded_bits(values[1:] - values[:-1])
 
-    def total_bits(self, rows: NDArray[np.intp]) -> float:
-        return sum(self.bits(name, rows) for name in self.names)
+    def says_something(self, name: str, rows: NDArray[np.intp]) -> bool:
+        """Whether these rows are neither all alike nor noise, which no order makes smaller."""
+        values = self.textures[name][rows]
+        return 0 < coded_bits(values) < NOISE * 8 * values.size
+
+    def likeness(self, name: str, rows: NDArray[np.intp]) -> float:
+        """Bits of differences over bits of the values as they are: small for neighbours alike."""
+        return self.bits_of_differences(name, rows) / coded_bits(self.textures[name][rows])
 
     def green_is_common(self, name: str, rows: NDArray[np.intp]) -> bool:
         """Whether red and blue follow green (colours do)."""
-        values = self.rows(name, rows)
+        values = self.textures[name][rows]
         values = values[1:] - values[:-1]
         return _entropy_bits(without_green(values)) < _entropy_bits(values)
 
@@ -170,7 +177,7 @@ class Coordinates:
     def _values(self, rows: NDArray[np.intp]) -> Bytes:  # [C, M]
         parts = []
         for name in self.selection:
-            values = self.table.rows(name, rows)
+            values = self.table.textures[name][rows]
             if name in self.less_green:
                 values = without_green(values)
                 values[:, [0, 2]] += 128  # small differences of either sign lie side by side

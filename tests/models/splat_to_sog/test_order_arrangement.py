@@ -25,7 +25,8 @@ def scene(rng):
     up, down = 240 * bright, 240 * (1 - bright)  # no channel follows green
     sh0 = np.stack([up, down, up, down] + noise[:4], axis=1).astype(np.uint8)
     scales = np.stack([up, down, up] + noise[4:], axis=1).astype(np.uint8)
-    return steps, {"scales": scales, "sh0": sh0}
+    high = (steps >> 8).astype(np.uint8)
+    return {"means_u": high, "scales": scales, "sh0": sh0}, hilbert_order(steps)
 
 
 def coordinates_of(values):
@@ -52,44 +53,46 @@ def test_the_walk_does_not_depend_on_groups_and_threads(rng, monkeypatch) -> Non
 
 
 def test_an_arranged_scene_takes_fewer_bytes_and_the_report_says_about_how_many(scene) -> None:
-    steps, textures = scene
-    curve, found = hilbert_order(steps), arrange(steps, textures)
-    assert sorted(found.order.tolist()) == list(range(len(steps)))
-    assert found.report["method"] == "hilbert+walk"
+    textures, curve = scene
+    found = arrange(textures, curve)
+    assert sorted(found.order.tolist()) == list(range(len(curve)))
+    assert found.report["method"] == "walk"
     assert set(found.report["sorted_by"]) == {"means_u", "scales", "sh0"}
-    taken = [_coded_bytes(steps, textures, order) for order in (curve, found.order)]
+    taken = [_coded_bytes(textures, order) for order in (curve, found.order)]
     assert taken[1] < 0.9 * taken[0]
     # The estimate has no headers and no fractions of bits: within a quarter of what is saved.
-    saved = 8 * (taken[0] - taken[1]) / len(steps)
+    saved = 8 * (taken[0] - taken[1]) / len(curve)
     assert found.report["saved_bits_per_splat"] == pytest.approx(saved, rel=0.25)
 
 
 def test_what_resembles_nothing_is_left_out(scene, rng) -> None:
-    steps, textures = scene
-    noise = rng.integers(0, 256, (len(steps), 4), dtype=np.uint8)
-    assert "quats" not in arrange(steps, {**textures, "quats": noise}).report["sorted_by"]
+    textures, curve = scene
+    noise = rng.integers(0, 200, (len(curve), 4), dtype=np.uint8)
+    assert "quats" not in arrange({**textures, "quats": noise}, curve).report["sorted_by"]
 
 
-def test_the_curve_stays_where_nothing_pays(scene) -> None:
-    """All splats alike but for their place on a line: the curve is the best walk already."""
+def test_the_given_order_stays_where_nothing_pays(rng) -> None:
+    """Noise and constants; and a line, on which the order is the best walk already."""
     n = 3000
-    steps = np.zeros((n, 3), np.uint16)
-    steps[:, 0] = np.arange(n) * 16
-    found = arrange(steps, {"sh0": np.full((n, 4), 200, np.uint8)})
-    np.testing.assert_array_equal(found.order, hilbert_order(steps))
-    assert found.report == {"method": "hilbert", "sorted_by": [], "saved_bits_per_splat": 0.0}
+    kept = {"method": "given", "sorted_by": [], "saved_bits_per_splat": 0.0}
+    noise = rng.integers(0, 256, (n, 3), dtype=np.uint8)
+    line = np.repeat(np.arange(n)[:, None] // 12, 3, axis=1).astype(np.uint8)
+    for textures in ({"a": noise, "b": np.full((n, 4), 200, np.uint8)}, {"a": line}):
+        found = arrange(textures, np.arange(n))
+        np.testing.assert_array_equal(found.order, np.arange(n))
+        assert found.report == kept
 
 
-def test_no_span_means_the_curve(scene) -> None:
-    steps, textures = scene
-    np.testing.assert_array_equal(arrange(steps, textures, span=0).order, hilbert_order(steps))
+def test_no_span_keeps_the_order(scene) -> None:
+    textures, curve = scene
+    np.testing.assert_array_equal(arrange(textures, curve, span=0).order, curve)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_a_handful_of_splats(rng, n: int) -> None:
-    steps = rng.integers(0, 1 << 16, (n, 3), dtype=np.uint16)
     colours = rng.integers(0, 256, (n, 4), dtype=np.uint8)
-    assert sorted(arrange(steps, {"sh0": colours}).order.tolist()) == list(range(n))
+    found = arrange({"sh0": colours}, np.arange(n))
+    assert sorted(found.order.tolist()) == list(range(n))
 
 
 def test_same_scene_same_order(scene) -> None:
@@ -107,10 +110,9 @@ def test_coded_bits_of_known_texels(rng) -> None:
     assert coded_bits(texels) / n == pytest.approx(5, abs=0.01)
 
 
-def _coded_bytes(steps, textures, order) -> int:
+def _coded_bytes(textures, order) -> int:
     width, height = layout.texture_size(len(order))
-    rows = {"means_u": (steps >> 8).astype(np.uint8), **textures}
     return sum(
         len(encode_webp(layout.to_texture(values[order], width, height)))
-        for values in rows.values()
+        for values in textures.values()
     )
