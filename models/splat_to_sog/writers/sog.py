@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +62,7 @@ def encoded(
             code="splat_limits",
             next_step="Write a streamed SOG: it is cut into chunks.",
         )
-    given: dict[str, Any] = {} if order is None else {"order": order}
-    result: Any = encode(splats, options, on_stage, **given)
-    files: Mapping[str, bytes] = getattr(result, "files", result)
-    return files
+    return encode(splats, options, on_stage, order).files
 
 
 def lost(splats: Splats, options: SogOptions) -> dict[str, int]:
