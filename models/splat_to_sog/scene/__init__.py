@@ -1,1 +1,1 @@
-"""Scene operations: what a user does to splats before they are encoded. Entry: `operations.apply`."""
+"""Scene operations: what is done to splats before they are encoded: `operations.apply`."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from models.splat_to_sog.order import hilbert_order
-from models.splat_to_sog.quantize import quantize_positions
 from models.splat_to_sog.scene.matching import cheapest_pairs
 from models.splat_to_sog.scene.moments import Moments, moments_of, splats_of
 from models.splat_to_sog.scene.pair_cost import Merged, Scene, Views, merge_pairs, picture_areas
@@ -75,20 +74,17 @@ def decimate(
 
 def levels(
     splats: Splats,  # finite
-    counts: Sequence[int | float],  # descending; whole: splats to keep, below 1: share of all
+    counts: Sequence[int | float],  # descending; int: splats to keep, float: share of all
     on_round: OnRound = lambda fraction: None,
 ) -> list[Level]:
     """One level a count, each merged from the one before. A count of all returns the scene itself.
 
     Raises ValueError when the counts do not descend or are below one splat.
     """
-    wanted = [
-        max(1, round(c * len(splats))) if isinstance(c, float) and c <= 1 else c for c in counts
-    ]
+    n = len(splats)
+    wanted = [max(1, round(c * n)) if isinstance(c, float) and 0 < c <= 1 else c for c in counts]
     if any(c < 1 for c in wanted) or any(a < b for a, b in zip(wanted, wanted[1:], strict=False)):
-        raise ValueError(
-            f"counts {list(counts)} of {len(splats)} splats: they descend to 1 at least"
-        )
+        raise ValueError(f"counts {list(counts)} of {n} splats: they descend, to 1 at least")
     work = _Work(splats)
     found = []
     for count in wanted:
@@ -133,7 +129,7 @@ class _Work:
 
     def _start(self) -> Moments:
         """Along a Hilbert curve, so that neighbours lie near in memory; with what is seen."""
-        order = hilbert_order(quantize_positions(self.original.means).steps)
+        order = hilbert_order(_grid(self.original.means))
         moments = moments_of(self.original, order)
         self.centre = np.median(moments.means, axis=0).astype(np.float64)
         distances = np.linalg.norm(moments.means - self.centre, axis=1)
@@ -148,7 +144,8 @@ class _Work:
     def _away(self, moments: Moments) -> Float32:  # [N]
         """How much smaller areas look that far out, to a camera inside or around the scene."""
         offset = (moments.means - self.centre) / self.radius
-        return (1 + np.einsum("nd,nd->n", offset, offset)).astype(np.float32)
+        square = np.einsum("nd,nd->n", offset, offset)
+        return np.asarray(1 + square, np.float32)
 
     def _blur(self, away: Float32) -> Float32:  # [N] scene units squared
         """A pixel covers more of the scene the farther out it looks."""
@@ -209,5 +206,14 @@ def neighbour_pairs(
         other = near[:, column]
         named_back = (near[other] == own).any(axis=1)
         wanted[:, column] &= (own[:, 0] < other) | ~named_back
-    i, column = np.nonzero(wanted)
-    return i, near[i, column].astype(np.intp)
+    i, place = np.nonzero(wanted)
+    return i, near[i, place].astype(np.intp)
+
+
+def _grid(means: Float32) -> NDArray[np.uint16]:  # [N, 3] -> [N, 3]
+    """Cells of the bounding box, 16 bits an axis."""
+    low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
+    steps = np.empty(means.shape, np.uint16)
+    for rows in chunks(len(means)):
+        steps[rows] = (means[rows] - low) / np.where(high > low, high - low, 1) * 65535
+    return steps

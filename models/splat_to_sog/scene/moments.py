@@ -24,6 +24,9 @@ UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 MAX_ALPHA = 0.999
 """Peak of a merged splat: its logit stays finite, and renderers clip at 0.99 anyway."""
 
+MAX_LOG_SCALE = 18.0
+"""Larger splats are merged as if they were this large: products of areas stay in float32."""
+
 CHUNK_ROWS = 1 << 16
 
 
@@ -38,7 +41,8 @@ def rotation_matrices(quats: NDArray[np.floating]) -> NDArray[np.floating]:
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    matrices: NDArray[np.floating] = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    return matrices
 
 
 def quaternions(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,7 +67,8 @@ def quaternions(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
         axis=1,
     )
     largest = products[np.arange(len(m)), squares.argmax(axis=1)]
-    return largest / np.linalg.norm(largest, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = largest / np.linalg.norm(largest, axis=1, keepdims=True)
+    return unit
 
 
 def alphas(logits: Float32) -> Float32:
@@ -77,7 +82,7 @@ def covariances(scales: Float32, quats: Float32) -> Float32:
     result = np.empty((len(scales), 6), np.float32)
     for rows in chunks(len(scales), CHUNK_ROWS):
         axes = rotation_matrices(quats[rows].astype(np.float64))
-        axes *= np.exp(np.minimum(scales[rows].astype(np.float64), 40))[:, None, :]
+        axes *= np.exp(np.minimum(scales[rows].astype(np.float64), MAX_LOG_SCALE))[:, None, :]
         for column, (a, b) in enumerate(UPPER):
             result[rows, column] = (axes[:, a] * axes[:, b]).sum(axis=1)
     return result

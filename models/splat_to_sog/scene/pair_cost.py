@@ -104,8 +104,8 @@ def merge_pairs(scene: Scene, i: Indices, j: Indices, views: Views) -> Merged:
     weight_a = a * scene.areas[i] * scene.seen[i]
     weight_b = b * scene.areas[j] * scene.seen[j]
     total = weight_a + weight_b
-    share = np.where(total > 0, weight_a / np.maximum(total, TINY), np.float32(0.5))
-    rest = 1 - share
+    share: Float32 = np.where(total > 0, weight_a / np.maximum(total, TINY), np.float32(0.5))
+    rest: Float32 = np.float32(1) - share
 
     # 1. the merged mean and covariance
     delta = moments.means[j] - moments.means[i]
@@ -119,7 +119,7 @@ def merge_pairs(scene: Scene, i: Indices, j: Indices, views: Views) -> Merged:
     # 2. in the pictures: areas, and integrals of products, summed over the directions
     width = np.maximum(scene.blur[i], scene.blur[j])
     plane_a, plane_b, plane_m = (cov @ views.covs for cov in (cov_a, cov_b, covs))
-    offset = delta @ views.means
+    offset = np.asarray(delta @ views.means, np.float32)
     sums = np.zeros((6, len(i)), np.float32)
     for view in range(len(views)):
         s, t, m = (_plane(planes, view, width) for planes in (plane_a, plane_b, plane_m))
@@ -136,16 +136,21 @@ def merge_pairs(scene: Scene, i: Indices, j: Indices, views: Views) -> Merged:
     kept = a * area_a + b * area_b - a * b * overlap
     peak = np.clip(kept / np.maximum(area_m, TINY), 0, np.float32(MAX_ALPHA))
     pair = (a * a * area_a + b * b * area_b) / 2
-    change = pair + peak * peak * area_m / 2 + a * b * overlap
-    change -= peak * (a * cross_a + b * cross_b)
+    change = pair + peak * peak * area_m / 2 + 2 * a * b * overlap
+    change -= 2 * peak * (a * cross_a + b * cross_b)
     change = np.maximum(change, 0)
     tint = _colour_difference(moments, i, j)
-    seen = np.maximum(scene.seen[i], scene.seen[j]) / np.float32(len(views))
+    seen = np.maximum(scene.seen[i], scene.seen[j])
     weight = ((a * area_a + b * area_b) / np.float32(len(views))) ** np.float32(WEIGHT_POWER)
     away = np.minimum(scene.away[i], scene.away[j])
     weight = weight / away
     costs = (change / np.maximum(pair, TINY) + np.float32(COLOUR_WEIGHT) * tint) * seen * weight
-    changes = np.float32(2 * np.pi) * seen / away * (np.float32(CONTRAST) * change + tint * pair)
+    changes = (
+        np.float32(2 * np.pi / len(views))
+        * seen
+        / away
+        * (np.float32(CONTRAST) * change + tint * pair)
+    )
     return Merged(means, covs, peak, share, costs, changes)
 
 
