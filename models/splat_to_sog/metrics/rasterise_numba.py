@@ -8,15 +8,12 @@ and tiles that no visible part of an ellipse crosses are left out first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.metrics.compiled import (
-    cores,
     f32,
     f64,
     filled,
@@ -25,7 +22,6 @@ from models.splat_to_sog.metrics.compiled import (
     inlined,
     kernel,
     taken,
-    u32,
     u64,
 )
 from models.splat_to_sog.metrics.packed import (
@@ -34,7 +30,6 @@ from models.splat_to_sog.metrics.packed import (
     FLOOR,
     GREEN,
     HALF_HEIGHT,
-    HALF_WIDTH,
     OPACITY,
     RED,
     A,
@@ -54,12 +49,11 @@ from models.splat_to_sog.metrics.rasterise import (
     Float32,
     Projected,
 )
+from models.splat_to_sog.metrics.tiles_numba import Strip, strips
 
 Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number in arithmetic
 Float64 = NDArray[np.float64]
 
-PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
-MAX_KEYS = 1 << 26  # 512 MB; only scenes of huge splats need more than one strip
 BATCH = 32  # Gaussians of a tile fetched at once; before each, finished rows are found
 
 # float32, so that no product of the inner loop is promoted to float64
@@ -90,12 +84,11 @@ def draw(packed: Packed, width: int, height: int, background: Colour = BLACK) ->
     """The same of what `project_numba.visible` finds, sorted tile by tile."""
     image = np.empty((height, width, 3), np.float32)
     behind = np.asarray(background, np.float32)
-    for strip in _strips(packed, width, height):
-        starts, keys = strip.starts, strip.keys
+    for strip in strips(packed, width, height):
 
-        def draw_tiles(part: slice, starts: Any = starts, keys: Any = keys) -> None:
-            _sort(starts, keys, part)
-            _draw(packed.table, starts, keys, behind, image, part.start, part.stop)
+        def draw_tiles(part: slice, strip: Strip = strip) -> None:
+            strip.sort(part)
+            _draw(packed.table, strip.starts, strip.keys, behind, image, part.start, part.stop)
 
         in_parallel(draw_tiles, strip.parts())
     return image
@@ -109,114 +102,19 @@ def contributions(projected: Projected, width: int, height: int) -> Float64:  # 
 def weigh(packed: Packed, width: int, height: int) -> Float64:  # [M]
     """The same of what `project_numba.visible` finds."""
     total: Float64 = np.zeros(len(packed.table))
-    for strip in _strips(packed, width, height):
-        starts, keys = strip.starts, strip.keys
-        sums = np.empty(len(keys), np.float64)  # a tile's share each; added in the tiles' order
+    size = width, height
+    for strip in strips(packed, *size):
+        sums = np.empty(
+            len(strip.keys), np.float64
+        )  # a tile's share each; added in the tiles' order
 
-        def weigh_tiles(
-            part: slice, starts: Any = starts, keys: Any = keys, sums: Any = sums
-        ) -> None:
-            _sort(starts, keys, part)
-            _weigh(packed.table, starts, keys, width, height, sums, part.start, part.stop)
+        def weigh_tiles(part: slice, strip: Strip = strip, sums: Float64 = sums) -> None:
+            strip.sort(part)
+            _weigh(packed.table, strip.starts, strip.keys, *size, sums, part.start, part.stop)
 
         in_parallel(weigh_tiles, strip.parts())
-        _add(keys, sums, total)
+        _add(strip.keys, sums, total)
     return total
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """Rows of tiles first..last-1; tile t holds keys[starts[t] : starts[t + 1]], not yet sorted.
-
-    A key is the Gaussian's depth above its index.
-    """
-
-    first: int  # tile
-    last: int
-    starts: NDArray[np.int64]  # [tiles of the picture + 1]
-    keys: NDArray[np.uint64]
-
-    def parts(self) -> list[slice]:
-        """The tiles in slices of about equal work."""
-        starts = self.starts[self.first : self.last + 1]
-        limits = np.linspace(0, starts[-1], PARTS_PER_CORE * cores() + 1)[1:-1]
-        cuts = np.searchsorted(starts, limits)
-        cuts = self.first + np.unique(np.concatenate([[0], cuts, [len(starts) - 1]]))
-        return [slice(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-
-
-def _strips(packed: Packed, width: int, height: int) -> Iterator[_Strip]:
-    """The picture in as few strips as keep the keys within MAX_KEYS; nearly always one."""
-    columns, rows = -(-width // TILE_PX), -(-height // TILE_PX)
-    starts = np.zeros(columns * rows + 1, np.int64)
-    _count(packed.table, columns, rows, starts)
-    ends = starts[::columns]  # of the rows of tiles
-    top = 0
-    while top < rows:
-        bottom = max(top + 1, int(np.searchsorted(ends, ends[top] + MAX_KEYS, "right")) - 1)
-        first, last = top * columns, bottom * columns
-        local = starts - starts[first]
-        keys = np.empty(local[last], np.uint64)
-        _fill(packed.table, packed.depths, columns, top, bottom, local.copy(), keys)
-        yield _Strip(first, last, local, keys)
-        top = bottom
-
-
-def _sort(starts: NDArray[np.int64], keys: NDArray[np.uint64], part: slice) -> None:
-    """Front to back, each tile of the part for itself."""
-    limits = starts[part.start : part.stop + 1].tolist()
-    for begin, end in zip(limits[:-1], limits[1:], strict=True):
-        keys[begin:end].sort()
-
-
-@inlined
-def _box(splat: Float32, columns: int, rows: int) -> tuple[int, int, int, int]:
-    """First and last + 1 column, first and last + 1 row of tiles the Gaussian's box touches.
-
-    Clipped before they become integers: a huge Gaussian's box has no limits.
-    """
-    scale, zero, one = np.float32(1 / TILE_PX), np.float32(0), np.float32(1)
-    left = np.floor((splat[U] - splat[HALF_WIDTH]) * scale)
-    right = np.floor((splat[U] + splat[HALF_WIDTH]) * scale) + one
-    top = np.floor((splat[V] - splat[HALF_HEIGHT]) * scale)
-    bottom = np.floor((splat[V] + splat[HALF_HEIGHT]) * scale) + one
-    return (
-        int(max(left, zero)),
-        int(min(max(right, zero), np.float32(columns))),
-        int(max(top, zero)),
-        int(min(max(bottom, zero), np.float32(rows))),
-    )
-
-
-@kernel(taken(f32, 2), i64, i64, filled(i64, 1))
-def _count(table: Float32, columns: int, rows: int, starts: NDArray[np.int64]) -> None:
-    for i in range(len(table)):
-        left, right, top, bottom = _box(table[i], columns, rows)
-        for row in range(top, bottom):
-            for column in range(left, right):
-                starts[row * columns + column + 1] += 1
-    for tile in range(1, len(starts)):
-        starts[tile] += starts[tile - 1]
-
-
-@kernel(taken(f32, 2), taken(u32, 1), i64, i64, i64, filled(i64, 1), filled(u64, 1))
-def _fill(
-    table: Float32,  # [M, COLUMNS]
-    depths: NDArray[np.uint32],  # [M]
-    columns: int,
-    first: int,
-    last: int,
-    ends: NDArray[np.int64],  # [tiles]
-    keys: NDArray[np.uint64],
-) -> None:
-    for i in range(len(table)):
-        left, right, top, bottom = _box(table[i], columns, last)
-        key = np.uint64(depths[i]) << np.uint64(32) | np.uint64(i)
-        for row in range(max(top, first), bottom):
-            for column in range(left, right):
-                tile = row * columns + column
-                keys[ends[tile]] = key
-                ends[tile] += 1
 
 
 @kernel(taken(u64, 1), taken(f64, 1), filled(f64, 1))

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.splat_to_sog.metrics import compiled, rasterise_numba
+from models.splat_to_sog.metrics import compiled, rasterise_numba, tiles_numba
+from models.splat_to_sog.metrics.packed import pack
 from models.splat_to_sog.metrics.project import project
 from models.splat_to_sog.metrics.rasterise import (
     ALPHA_MAX,
@@ -150,7 +151,7 @@ def test_cores_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkey
     pictures, weights = [], []
     for count in (1, 2, 7):
         monkeypatch.setattr(compiled, "cores", lambda count=count: count)
-        monkeypatch.setattr(rasterise_numba, "cores", lambda count=count: count)
+        monkeypatch.setattr(tiles_numba, "cores", lambda count=count: count)
         pictures.append(rasterise_numba.rasterise(projected, 100, 100))
         weights.append(rasterise_numba.contributions(projected, 100, 100))
     for other in range(1, 3):
@@ -162,8 +163,8 @@ def test_strips_make_no_difference(in_view: MakeScene, camera: MakeCamera, monke
     projected = project(in_view(1500), camera(100, 100, 80.0))
     whole = rasterise_numba.rasterise(projected, 100, 100)
     weights = rasterise_numba.contributions(projected, 100, 100)
-    monkeypatch.setattr(rasterise_numba, "MAX_KEYS", 500)
-    strips = list(rasterise_numba._strips(rasterise_numba.pack(projected), 100, 100))
+    monkeypatch.setattr(tiles_numba, "MAX_KEYS", 500)
+    strips = list(tiles_numba.strips(pack(projected), 100, 100))
     assert 3 < len(strips) and strips[0].first == 0 and strips[-1].last == 49
     np.testing.assert_array_equal(rasterise_numba.rasterise(projected, 100, 100), whole)
     np.testing.assert_array_equal(rasterise_numba.contributions(projected, 100, 100), weights)
