@@ -104,9 +104,7 @@ def weigh(packed: Packed, width: int, height: int) -> Float64:  # [M]
     total: Float64 = np.zeros(len(packed.table))
     size = width, height
     for strip in strips(packed, *size):
-        sums = np.empty(
-            len(strip.keys), np.float64
-        )  # a tile's share each; added in the tiles' order
+        sums = np.empty(len(strip.keys))  # of a Gaussian in a tile; added in the tiles' order
 
         def weigh_tiles(part: slice, strip: Strip = strip, sums: Float64 = sums) -> None:
             strip.sort(part)
