@@ -1,9 +1,9 @@
 """Decimation against its alternatives: what 50 %, 25 % and 10 % of the splats still look like.
 
-    python benchmarks/decimate.py SCENE.ply [...] --metric render_metric.py [--peer "node …/cli.mjs"]
+    python benchmarks/decimate.py SCENE.ply [...] --metric render_metric.py [--peer "node cli.mjs"]
 
-`--metric` is a script with `read_ply`-like `render`, `cameras`: any program that prints a JSON
-object with `psnr` and `psnr_min` for two .ply files. The peer is splat-transform, if given: both
+`--metric` is any Python script that renders two .ply files from the same cameras and prints a JSON
+object with `psnr` and `psnr_min`. The peer is splat-transform, if given: both
 of its ways, `--decimate` and `--decimate-adaptive`. Also compared: a random subset, and the splats
 of most alpha x area; both with scales enlarged so that the covered area is kept.
 CPU seconds are user + system, of the decimation alone (the peer's include reading and writing).

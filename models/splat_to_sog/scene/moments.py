@@ -139,12 +139,12 @@ def splats_of(moments: Moments, original: Splats) -> Splats:
     peak = np.clip(moments.alphas[merged].astype(np.float64), 1e-6, MAX_ALPHA)
     opacities[merged] = np.log(peak / (1 - peak))
     return Splats(
-        means=moments.means,
+        means=moments.means.copy(),  # merging goes on in place
         scales=scales,
         quats=quats,
         opacities=opacities,
-        sh0=np.ascontiguousarray(moments.colours[:, :3]),
-        shN=np.ascontiguousarray(moments.colours[:, 3:]).reshape(n, 3, k),
+        sh0=moments.colours[:, :3].copy(),
+        shN=moments.colours[:, 3:].copy().reshape(n, 3, k),
         model=original.model,
     )
 
