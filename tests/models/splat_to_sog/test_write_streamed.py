@@ -13,6 +13,7 @@ import pytest
 from models.context import InvalidInput
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.readers import read
+from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.writers.formats import StreamedOptions
 from models.splat_to_sog.writers.lod_tree import bounds_of, build_tree, leaves
@@ -231,3 +232,11 @@ def test_no_levels_or_empty_ones_are_refused(make_splats: MakeSplats, tmp_path: 
     with pytest.raises(InvalidInput, match="environment holds 0"):
         write_streamed([make_splats(3)], tmp_path / "x", OPTIONS, environment=make_splats(0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_reader_finds_each_level_and_the_environment(levels: list[Splats], scene: Path) -> None:
+    for level, splats in enumerate(levels):
+        alone = read(scene, scene.name, level=Level(level, environment=False))
+        assert len(alone) == len(splats)
+        np.testing.assert_array_equal(np.sort(rows_near(splats, alone)), np.arange(len(splats)))
+    assert len(read(scene, scene.name)) == 1000 + 80
