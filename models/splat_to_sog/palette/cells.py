@@ -21,11 +21,11 @@ from models.splat_to_sog.palette.nearest import (
 )
 
 CHUNK_ROWS = 1 << 18  # rows searched at once: bounds the lists of which cell asks what
-REACH = 8
+REACH = 16
 """Cells searched for a row's entry: its own and the nearest others.
 
-Measured (docs/benchmarks.md): 8 of 128 cells miss about 1 row in 100, by so little that the
-squared error grows by less than 0.1 %."""
+Measured, 200,000 rows and 65,514 entries in 255 cells: 8 cells miss 2.1 % of the rows and 0.85 % of
+the squared error, 16 cells 0.4 % and 0.10 %, 24 cells 0.08 % and 0.05 %."""
 
 
 def nearest_by_cells(

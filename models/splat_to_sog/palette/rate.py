@@ -23,7 +23,7 @@ Train = Callable[[Float32, NDArray[np.float32], int], tuple[Float32, float]]
 
 SAMPLE_ROWS = 1 << 14
 SAMPLE_SIZES = (128, 32, 8, 4)  # rows per entry at which the curve is measured
-RELATIVE_PRICE = 0.004
+RELATIVE_PRICE = 0.006
 """Of a row's mean energy, per bit: harmonics then take 3 to 7 bytes a splat in scenes of 1,000,000
 to 20,000 (docs/benchmarks.md)."""
 ROUNDED_ENTRIES = 2048  # of the curve's largest palette: what coarse steps cost is read off these

@@ -24,7 +24,7 @@ from models.splat_to_sog.palette.k_means import (
 from models.splat_to_sog.palette.nearest import FLAT_SIZE, Float32, Labels, members, nearest
 
 SETTLE_ITERATIONS = 2
-SETTLE_REACH = 4  # cells searched while entries still move
+SETTLE_REACH = 8  # cells searched while entries still move
 SAMPLE_PER_CELL = 256  # rows an entry of the first level is trained on
 
 
