@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from models.image_to_mesh.options import EmbeddedOptions
-from models.splat_to_sog.options import SogOptions
+from models.splat_to_sog.pipeline_options import SplatOptions
 from service.errors import InvalidOptions, NotFound
 
 
@@ -69,12 +69,19 @@ PIPELINES: tuple[PipelineEntry, ...] = (
     PipelineEntry(
         name="sog",
         task="splat",
-        summary="A Gaussian splat (.ply, .compressed.ply, .spz, .sog) to a SOG v2 bundle.",
+        summary="Gaussian splats, one file or several as one scene, to a SOG or any other format.",
         loader="models.splat_to_sog.pipeline:load",
-        options=SogOptions,
-        inputs=(1, 1),
+        options=SplatOptions,
+        inputs=(1, 64),
         media_types=SPLATS,
-        artifacts=("scene.sog",),
+        artifacts=(
+            "scene.sog",
+            "scene.loose.zip",
+            "scene.lod.zip",
+            "scene.ply",
+            "scene.compressed.ply",
+            "scene.spz",
+        ),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Splat -> SOG: one splat file in, one `scene.sog` and a report of what became of it out.
+"""Splat -> SOG, or from any splat format to another: one scene in, files and a report out.
 
 Does not know who runs it: a worker, the command line or a test. Entry point: `load`.
 """
@@ -6,8 +6,8 @@ Does not know who runs it: a worker, the command line or a test. Entry point: `l
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from models.context import (
@@ -18,164 +18,145 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
-    check_cancelled,
 )
-from models.splat_to_sog import layout
-from models.splat_to_sog.bundle import bundle
-from models.splat_to_sog.encode import MAX_DEGREE, encode
-from models.splat_to_sog.options import SogOptions
+from models.splat_to_sog.encode import MAX_DEGREE
+from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read, read_files
-from models.splat_to_sog.readers.sog import META
-from models.splat_to_sog.splats import Cleaned, Splats, drop_non_finite
+from models.splat_to_sog.readers.container import LOD_META, META
+from models.splat_to_sog.results import Result, write_results
+from models.splat_to_sog.scene.operations import Applied, apply
+from models.splat_to_sog.scratch import Scratch
+from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import Stages
 
-ARTIFACT = "scene.sog"
-MEDIA_TYPE = "application/zip"  # what a bundle is; no media type is registered for .sog
+PREVIEW = "preview.webp"
 
-SHARES = {  # stage -> (start, end) as fractions of the whole
-    "read": (0.0, 0.1),
-    "clean": (0.1, 0.12),
-    "order": (0.12, 0.15),
-    "quantise": (0.15, 0.3),
-    "palette": (0.3, 0.7),
-    "textures": (0.7, 0.98),
-    "bundle": (0.98, 1.0),
+SHARES = {  # stage -> its part of the whole
+    "read": 10,
+    "clean": 2,
+    "edit": 8,
+    "order": 3,
+    "quantise": 12,
+    "palette": 35,
+    "textures": 25,
+    "chunks": 20,
+    "write": 5,
+    "compare": 25,
 }
 
 
 def load(device: str) -> Pipeline:
-    """Nothing is kept between jobs; `device` is not used: everything runs on the CPU."""
+    """Nothing is kept between jobs; the device is the context's."""
     return run
 
 
-def run(context: RunContext, inputs: Sequence[InputFile], options: SogOptions) -> PipelineResult:
+def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions) -> PipelineResult:
     """The main path, from top to bottom."""
-    stages = _Stages(context)
-    name = _display_name(inputs)
+    stages = Stages(context, SHARES)
+    scratch = Scratch(context.workdir)
 
-    # 1. read: one file of any accepted type, or the files of a loose SOG
+    # 1. read: one file of any accepted type, several that become one scene, or a SOG's files
     stages("read")
-    splats = _read(inputs)
-    read_count, read_degree = len(splats), splats.degree
+    scenes, names = _read(inputs, scratch)
+    degree_in = max(scene.degree for scene in scenes)
 
-    # 2. clean: drop what no renderer can draw, and say how much of what
-    stages("clean")
-    cleaned = drop_non_finite(splats)
-    del splats
-    _check_encodable(cleaned, name, read_count)
+    # 2. clean and edit: drop what no renderer can draw, then what was asked for
+    applied = apply(
+        scenes,
+        options,
+        scratch,
+        names=names,
+        sh_degree=options.sh_degree,
+        on_step=lambda step: stages("clean" if step == "clean" else "edit"),
+    )
+    del scenes
+    splats = applied.splats
 
-    # 3. order, quantise, palette, textures
-    encoded = encode(cleaned.splats, options, stages)
-    files = encoded.files
+    # 3. order, quantise, palette, textures; then a file for every format
+    results = write_results(splats, options, context.workdir, context.device, stages)
+    main = results[0]
+    artifacts = [Artifact(result.path.name, result.path, result.media_type) for result in results]
 
-    # 4. bundle
-    stages("bundle")
-    archive = bundle(files)
-    path = context.workdir / ARTIFACT
-    path.write_bytes(archive)
-    context.progress("bundle", 1.0)
-
-    # 5. report
-    report = _report(cleaned, options, files, read_count, read_degree)
+    # 4. report: what was done, and what the result is worth
+    report = _report(applied, options, results, degree_in)
     report["bytes_in"] = sum(_size(file.path) for file in inputs)
-    report["bytes_out"] = len(archive)
+    if options.report:
+        stages("compare")
+        report["quality"], preview = _compare(splats, main, context, scratch, stages)
+        artifacts.append(Artifact(PREVIEW, preview, "image/webp"))
+    stages.finish()
     report["seconds"] = stages.seconds()
-    return PipelineResult([Artifact(ARTIFACT, path, MEDIA_TYPE)], report)
+    return PipelineResult(artifacts, report)
 
 
-class _Stages:
-    """Makes progress of the whole from a stage's; times the stages; heeds cancellation."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
-        self.started: list[tuple[str, float]] = []
-
-    def __call__(self, stage: str, fraction: float = 0.0) -> None:
-        check_cancelled(self.context)
-        if not self.started or self.started[-1][0] != stage:
-            self.started.append((stage, time.perf_counter()))
-        start, end = SHARES[stage]
-        self.context.progress(stage, start + (end - start) * fraction)
-
-    def seconds(self) -> dict[str, float]:
-        ends = [moment for _, moment in self.started[1:]] + [time.perf_counter()]
-        return {
-            stage: round(end - begin, 3)
-            for (stage, begin), end in zip(self.started, ends, strict=True)
-        }
-
-
-def _display_name(inputs: Sequence[InputFile]) -> str:
-    return ", ".join(file.name for file in inputs) or "the upload"
-
-
-def _read(inputs: Sequence[InputFile]) -> Splats:
+def _read(inputs: Sequence[InputFile], scratch: Scratch) -> tuple[list[Splats], list[str]]:
     if not inputs:
         raise InvalidInput(
             "No input file: one splat file is needed.", next_step="Send the splat file."
         )
-    if len(inputs) == 1:
-        return read(inputs[0].path, inputs[0].name)
     named = {Path(file.name).name: file.path for file in inputs}
-    if META not in named:
-        raise InvalidInput(
-            f"{len(inputs)} files were given ({_display_name(inputs)}); "
-            f"allowed are one splat file, or a SOG's {META} with its textures.",
-            next_step="Send one file a job.",
-        )
-    return read_files(named, META)
+    if len(inputs) > 1 and (META in named or LOD_META in named):
+        meta = LOD_META if LOD_META in named else META
+        return [read_files(named, meta, scratch)], [meta]
+    return [read(file.path, file.name, scratch) for file in inputs], [file.name for file in inputs]
 
 
-def _check_encodable(cleaned: Cleaned, name: str, read_count: int) -> None:
-    if not len(cleaned.splats):
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in cleaned.dropped.items())
-        raise InvalidInput(
-            f"{name}: none of its {read_count} splats can be drawn ({reasons}).",
-            code="splat_empty",
-            next_step="The training diverged or the export is broken: export it again.",
-        )
-    if len(cleaned.splats) > layout.MAX_SPLATS:
-        raise InvalidInput(
-            f"{name}: {len(cleaned.splats)} splats; one SOG holds at most {layout.MAX_SPLATS}.",
-            code="splat_limits",
-            next_step="Split the scene.",
-        )
+def _compare(
+    splats: Splats, main: Result, context: RunContext, scratch: Scratch, stages: Stages
+) -> tuple[JsonValue, Path]:
+    """(figures of the main result against the scene it was made from, a picture of both)."""
+    from models.splat_to_sog.metrics.report import compare  # its compiler is slow to import
+
+    original = splats if main.order is None else splats.take(main.order)
+    found = compare(
+        original,
+        read(main.path, main.path.name, scratch),
+        device=context.device,
+        on_step=partial(stages, "compare"),
+        attributes=main.keeps_rows,
+    )
+    path = context.workdir / PREVIEW
+    path.write_bytes(found.preview)
+    return found.report(), path
 
 
 def _report(
-    cleaned: Cleaned,
-    options: SogOptions,
-    files: dict[str, bytes],
-    read_count: int,
-    read_degree: int,
+    applied: Applied, options: SplatOptions, results: Sequence[Result], degree_in: int
 ) -> dict[str, JsonValue]:
-    limit = MAX_DEGREE if options.sh_degree is None else options.sh_degree
-    degree = min(read_degree, limit)
+    splats, facts = applied.splats, applied.report
     warnings = []
-    if cleaned.dropped_total:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in cleaned.dropped.items())
-        warnings.append(f"{cleaned.dropped_total} of {read_count} splats dropped ({reasons}).")
-    warnings += [f"{count} splats: {what}." for what, count in cleaned.repaired.items()]
-    if read_degree > MAX_DEGREE:
-        warnings.append(f"Degree {read_degree} cut to {MAX_DEGREE}: SOG has no more bands.")
-    if options.palette_size and not degree:
+    if facts["non_finite"]:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["non_finite"].items())
+        warnings.append(f"Splats that cannot be drawn were dropped ({reasons}).")
+    warnings += [f"{count} splats: {what}." for what, count in facts["repaired"].items()]
+    for result in results:
+        warnings += [
+            f"{result.path.name} cannot hold {what}: {count} splats."
+            for what, count in result.lost.items()
+        ]
+    if options.palette_size and not splats.degree:
         warnings.append("palette_size has no effect: the scene has no spherical harmonics.")
+    main = results[0]
     return {
-        "splats_in": read_count,
-        "splats_out": len(cleaned.splats),
-        "dropped": cleaned.dropped,
-        "repaired": cleaned.repaired,
-        "model": cleaned.splats.model,
-        "sh_degree_in": read_degree,
-        "sh_degree": degree,
-        "palette_entries": palette_entries(files),
-        "bytes": {file: len(data) for file, data in files.items()},
+        "splats_in": facts["splats_in"],
+        "splats_out": len(splats),
+        "dropped": facts["non_finite"] | facts["dropped"],
+        "merged_away": facts.get("merged_away", 0),
+        "repaired": facts["repaired"],
+        "model": splats.model,
+        "sh_degree_in": degree_in,
+        "sh_degree": min(splats.degree, MAX_DEGREE),
+        "palette_entries": palette_entries(main.files),
+        "coding": main.choices,
+        "bytes_out": main.path.stat().st_size,
+        "bytes": {name: len(data) for name, data in main.files.items()},
         "warnings": warnings,
     }
 
 
 def palette_entries(files: dict[str, bytes]) -> int:
     """Entries of the scene's palette, from its own description; 0 without harmonics."""
-    description = json.loads(files[META])
+    description = json.loads(files.get(META, b"{}"))
     return int(description["shN"]["count"]) if "shN" in description else 0
 
 

@@ -10,14 +10,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.context import InputFile, PipelineError
+from models.context import Artifact, InputFile, PipelineError
 from service.cli.address import ServiceAddress
+from service.cli.files import place_copy
 from service.cli.options import ENTRY, PipelineCommand, given
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
@@ -27,6 +28,7 @@ from service.cli.work import Done, Work, run_here, run_there
 if TYPE_CHECKING:
     from service.pipelines import PipelineEntry
 
+PREVIEW = "preview.webp"
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -75,23 +77,57 @@ def mesh(
 
 
 @click.command(
-    "sog", cls=PipelineCommand, task="splat", short_help="A Gaussian splat to a SOG bundle."
+    "sog",
+    cls=PipelineCommand,
+    task="splat",
+    hidden_options=["formats", "report"],
+    short_help="A Gaussian splat to a SOG bundle, or from any splat format to another.",
 )
 @click.argument("source", type=SOURCE, metavar="IN")
 @click.argument("output", required=False, metavar="[OUT]")
+@click.option(
+    "--merge", multiple=True, type=SOURCE, metavar="FILE",
+    help="Another splat that becomes part of the scene. Repeat it for several.",
+)  # fmt: skip
+@click.option("--report", is_flag=True, help="Render scene and result; tell what coding cost.")
+@click.option(
+    "--preview", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="With the report: a WebP of scene, result and ten times their difference.",
+)  # fmt: skip
 @_common
-def sog(ctx: click.Context, source: Path, output: str | None, **rest: Any) -> None:
-    """A Gaussian splat (.ply, .compressed.ply, .spz, .sog) to a SOG bundle.
+def sog(
+    ctx: click.Context,
+    source: Path,
+    output: str | None,
+    merge: tuple[Path, ...],
+    report: bool,
+    preview: Path | None,
+    **rest: Any,
+) -> None:
+    """A Gaussian splat to a SOG bundle, or from any splat format to another.
 
-    OUT is IN's name with .sog, in this folder, unless named; `-` is stdin or stdout.
+    IN is a .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, the meta.json of a loose SOG or the
+    lod-meta.json of a streamed one. OUT's ending says what to write: .sog, .ply, .compressed.ply,
+    .spz, meta.json (loose SOG), lod-meta.json (streamed SOG with levels of detail). It is IN's
+    name with .sog, in this folder, unless named; `-` is stdin or stdout.
 
     \b
     meshpress sog garden.ply garden.sog
+    meshpress sog garden.ply garden.sog --preset small --min-opacity 0.01
+    meshpress sog house.ply all.sog --merge garden.ply
     cat garden.spz | meshpress sog - - > garden.sog
     """
     name = source.name.removesuffix(source.suffix).removesuffix(".compressed")
     default = "-" if source == Path("-") else f"{name}.sog"
-    _convert(ctx, (source,), (output or default,), **rest)
+    if preview is not None:
+        Target(preview, "webp").check(rest["overwrite"])
+    wanted = report or preview is not None
+    done = _convert(
+        ctx, (source, *merge), (output or default,), report=wanted, preview=preview, **rest
+    )
+    quality = done.report.get("quality")
+    if quality and not rest["as_json"]:
+        _tell_quality(quality, done.report)
 
 
 def _convert(
@@ -105,8 +141,9 @@ def _convert(
     as_json: bool,
     quiet: bool,
     pipeline: str | None,
+    preview: Path | None = None,
     **options: Any,
-) -> None:
+) -> Done:
     entry: PipelineEntry = ctx.meta[ENTRY]
     targets = _targets(entry, outputs, overwrite)
     if as_json and any(target.path is None for target in targets):
@@ -127,6 +164,8 @@ def _convert(
                 else:
                     done = run_here(work, folder, on_progress)
             written = [target.write(_artifact(done, target)) for target in targets]
+            if preview is not None:
+                place_copy(_named(done, PREVIEW).path, preview)
     except Exception as error:
         if as_json:
             click.echo(json.dumps({"error": _fault(error)}))
@@ -136,6 +175,7 @@ def _convert(
         click.echo(json.dumps(_facts(entry, done, written, seconds), indent=2))
     else:
         _tell(done, targets, written, seconds, quiet)
+    return done
 
 
 def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> list[Target]:
@@ -169,13 +209,37 @@ def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> lis
     return inputs
 
 
-def _artifact(done: Done, target: Target) -> Any:
+def _artifact(done: Done, target: Target) -> Artifact:
     """The result of the target's format."""
     for artifact in done.artifacts:
         if artifact.name.split(".")[1] == target.format:
             return artifact
     names = ", ".join(artifact.name for artifact in done.artifacts) or "nothing"
     raise PipelineError(f"The pipeline gave no {target.format}, only {names}.")
+
+
+def _named(done: Done, name: str) -> Artifact:
+    for artifact in done.artifacts:
+        if artifact.name == name:
+            return artifact
+    raise PipelineError(f"The pipeline gave no {name}.")
+
+
+def _tell_quality(quality: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """What coding cost, on stderr: the pictures, then the values."""
+    lines = [
+        f"PSNR {quality['psnr_db']:.2f} dB (worst view {quality['psnr_min_db']:.2f}), "
+        f"SSIM {quality['ssim']:.5f}, {len(quality['views'])} views of {quality['size_px']} px",
+        f"{report['bytes_in']:,} -> {report['bytes_out']:,} bytes "
+        f"({report['bytes_in'] / max(1, report['bytes_out']):.1f}x smaller)",
+    ]
+    for name, value in quality.get("attributes", {}).items():
+        facts = value if isinstance(value, Mapping) else {"": value}
+        lines.append(
+            f"{name}: " + ", ".join(f"{key} {fact}".strip() for key, fact in facts.items())
+        )
+    for line in lines:
+        click.echo(line, err=True)
 
 
 def _facts(

@@ -1,6 +1,7 @@
 """Files put in their place whole: written beside it, then renamed.
 
-Knows no format but .obj, which is three files that name each other.
+Knows two kinds of results that are several files: .obj, whose files name each other, and archives
+that unpack beside the file that describes the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import uuid
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -58,6 +60,23 @@ def place_obj(archive: Path, target: Path) -> list[Path]:
                     _place_renamed(member, suffix, names)
                 written.append(names[suffix])
     return written[::-1]
+
+
+def place_members(archive: Path, main: Path) -> list[Path]:
+    """Unzip every member beside `main`, one of them; it is written last and named first.
+
+    Raises ValueError for a member that would land elsewhere: the archive may come from a service.
+    """
+    with zipfile.ZipFile(archive) as source:
+        names = sorted(source.namelist(), key=lambda name: name == main.name)
+        for name in names:
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise ValueError(f"The result holds {name!r}, which lies outside its folder.")
+            target = main.parent / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source.open(name) as member:
+                place(target, partial(shutil.copyfileobj, member))
+    return [main.parent / name for name in reversed(names)]
 
 
 def _place_renamed(member: IO[bytes], suffix: str, names: Mapping[str, Path]) -> None:

@@ -104,7 +104,9 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def _option(name: str, schema: Mapping[str, Any]) -> click.Option:
     flag = "--" + name.replace("_", "-")
     core = _without_null(schema)
-    multiple = core.get("type") == "array"
+    array = core.get("type") == "array"
+    length = core.get("minItems") if core.get("minItems") == core.get("maxItems") else None
+    multiple = array and not length
     text = schema.get("description", "")
     if multiple:
         text += " Repeat it for several."
@@ -114,9 +116,12 @@ def _option(name: str, schema: Mapping[str, Any]) -> click.Option:
         text += f"  [default: {shown}]"
     if core.get("type") == "boolean":
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
-    item = core.get("items", {}) if multiple else core
+    item = core.get("items") or core.get("prefixItems", [{}])[0] if array else core
     kind = _type(item)
     metavar = None if isinstance(kind, OneOf) else NOUNS.get(item.get("type", ""), "TEXT")
+    if length:  # a fixed number of values stands behind one flag: --translate 0 1 0
+        metavar = " ".join([metavar or "VALUE"] * length)
+        return click.Option([flag], type=kind, nargs=length, metavar=metavar, help=text)
     return click.Option([flag], type=kind, multiple=multiple, metavar=metavar, help=text)
 
 

@@ -13,14 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.context import Artifact
-from service.cli.files import obj_companions, place_copy, place_obj
+from service.cli.files import obj_companions, place_copy, place_members, place_obj
 from service.cli.refused import Refused
+
+ENDINGS = {  # of formats whose files end otherwise than in ".<format>"; longer endings first
+    "obj": (".obj", ".obj.zip"),
+    "lod": ("lod-meta.json", ".lod.zip"),
+    "loose": ("meta.json", ".loose.zip"),
+    "compressed": (".compressed.ply",),
+}
+UNPACKED = {"lod": "lod-meta.json", "loose": "meta.json"}
+"""Formats of many files: naming the one that describes the others unpacks them beside it."""
 
 OPEN_WITH = {
     "glb": "Blender (File > Import > glTF 2.0) or any glTF viewer",
     "obj": "Blender (File > Import > Wavefront) or any mesh editor",
     "ply": "MeshLab or Blender (File > Import > Stanford PLY)",
     "stl": "a slicer or Blender (File > Import > STL)",
+    "compressed": "PlayCanvas: the SuperSplat editor or the engine",
+    "spz": "a viewer that reads SPZ",
+    "loose": "the PlayCanvas engine: load its meta.json",
+    "lod": "the PlayCanvas engine: load its lod-meta.json",
     "sog": "PlayCanvas: the SuperSplat editor (superspl.at/editor) or the engine",
 }
 
@@ -37,6 +50,11 @@ class Target:
         """`.obj` is written as files that lie beside each other, `.obj.zip` as one."""
         return self.path is not None and self.path.suffix.lower() == ".obj"
 
+    @property
+    def is_unpacked(self) -> bool:
+        """`meta.json` and `lod-meta.json` are written with the files they name, `.zip` as one."""
+        return self.path is not None and self.path.name == UNPACKED.get(self.format)
+
     def check(self, overwrite: bool) -> None:
         """Refuse, before any work is done, what could not be written after it."""
         if self.path is None:
@@ -52,7 +70,11 @@ class Target:
             raise Refused(f"{self.path}: the folder {folder} is not writable.")
         if self.path.is_dir():
             raise Refused(f"{self.path} is a folder; name a file in it.")
-        companions = obj_companions(self.path).values() if self.is_loose_obj else ()
+        companions: list[Path] = []
+        if self.is_loose_obj:
+            companions = list(obj_companions(self.path).values())
+        elif self.is_unpacked:
+            companions = sorted(folder.glob("*.webp"))
         for path in (self.path, *companions):
             if path.exists() and not overwrite:
                 raise Refused(f"{path} exists; add -w to overwrite it.")
@@ -66,6 +88,8 @@ class Target:
             return []
         if self.is_loose_obj:
             return place_obj(artifact.path, self.path)
+        if self.is_unpacked:
+            return place_members(artifact.path, self.path)
         place_copy(artifact.path, self.path)
         return [self.path]
 
@@ -74,9 +98,10 @@ def parse_target(text: str, formats: Sequence[str], default: str) -> Target:
     """`out.glb`, or `-` for stdout in the `default` format."""
     if text == "-":
         return Target(None, default)
-    for form in formats:
-        endings = (f".{form}", f".{form}.zip") if form == "obj" else (f".{form}",)
-        if Path(text).name.lower().endswith(endings):
-            return Target(Path(text), form)
-    allowed = ", ".join(f".{form}" for form in formats)
+    name = Path(text).name.lower()
+    endings = {end: form for form in formats for end in ENDINGS.get(form, (f".{form}",))}
+    for ending in sorted(endings, key=len, reverse=True):  # .compressed.ply before .ply
+        if name == ending or (ending[0] == "." and name.endswith(ending)):
+            return Target(Path(text), endings[ending])
+    allowed = ", ".join(endings)
     raise Refused(f"{text}: the format follows the ending, one of {allowed}.")

@@ -79,12 +79,7 @@ def run_there(work: Work, url: str, folder: Path, on_progress: OnProgress) -> Do
     with Client(url) as client:
         on_progress("uploading", 0.0, "")
         submit = client.submit_mesh if work.entry.task == "mesh" else client.submit_splat
-        paths: Any = [file.path for file in work.inputs]
-        job = submit(
-            paths if work.entry.task == "mesh" else paths[0],
-            pipeline=work.entry.name,
-            **work.options,
-        )
+        job = submit([file.path for file in work.inputs], pipeline=work.entry.name, **work.options)
 
         def follow(current: Job) -> None:
             stage, fraction, message = current.progress

@@ -24,6 +24,9 @@ from .job import Job
 
 FilePath = str | os.PathLike[str]
 
+SPLAT_FORMATS = {".sog": "sog", ".compressed.ply": "compressed", ".ply": "ply", ".spz": "spz"}
+"""Ending of a file -> the service's name of its format; longer endings first."""
+
 
 class Client:
     """A connection to one service. Use as a context manager, or `close` it.
@@ -80,9 +83,14 @@ class Client:
         job.download(out)
         return job
 
-    def splat(self, file: FilePath, out: FilePath, **options: Any) -> Job:
-        """A Gaussian splat to a SOG bundle at `out`; returns the ended job."""
-        job = self.submit_splat(file, **options).wait()
+    def splat(self, files: FilePath | Sequence[FilePath], out: FilePath, **options: Any) -> Job:
+        """A Gaussian splat, or several as one scene, to `out` (.sog, .ply, .compressed.ply, .spz);
+        returns the ended job."""
+        name = Path(out).name.lower()
+        fitting = [form for suffix, form in SPLAT_FORMATS.items() if name.endswith(suffix)]
+        if not fitting:
+            raise ValueError(f"out is {str(out)!r}; it must end in {', '.join(SPLAT_FORMATS)}.")
+        job = self.submit_splat(files, **{"formats": fitting[:1]} | options).wait()
         job.download(out)
         return job
 
@@ -96,14 +104,18 @@ class Client:
         **options: Any,
     ) -> Job:
         """Queue a mesh job. `options` are those of the pipeline, plus `pipeline`, `priority`."""
-        paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-        return self._submit("mesh", [Path(path) for path in paths], idempotency_key, options)
+        return self._submit("mesh", _paths(images), idempotency_key, options)
 
     def submit_splat(
-        self, file: FilePath, *, idempotency_key: str | None = None, **options: Any
+        self,
+        files: FilePath | Sequence[FilePath],
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
     ) -> Job:
-        """Queue a splat job. `options` are those of the pipeline, plus `pipeline`, `priority`."""
-        return self._submit("splat", [Path(file)], idempotency_key, options)
+        """Queue a splat job; several files are merged into one scene. `options` are those of the
+        pipeline, plus `pipeline`, `priority`."""
+        return self._submit("splat", _paths(files), idempotency_key, options)
 
     def get(self, job_id: str) -> Job:
         return self._job(self._connection.request("GET", _url(job_id)))
@@ -227,6 +239,11 @@ class Client:
 
     def _job(self, response: httpx.Response) -> Job:
         return Job.from_json(response.json(), self)
+
+
+def _paths(files: FilePath | Sequence[FilePath]) -> list[Path]:
+    several = [files] if isinstance(files, (str, os.PathLike)) else files
+    return [Path(file) for file in several]
 
 
 def _url(job_id: str, *rest: str) -> str:

@@ -19,6 +19,10 @@ FORMAT_TYPES: dict[str, tuple[str, ...]] = {
     "obj": ("application/zip", "model/obj"),
     "ply": ("application/ply", "model/ply", "application/x-ply"),
     "stl": ("model/stl", "application/sla"),
+    "loose": ("application/zip",),
+    "lod": ("application/zip",),
+    "compressed": ("application/ply", "model/ply"),
+    "spz": ("application/octet-stream",),
     "sog": ("application/zip", "application/vnd.gaussian-splat"),
 }
 ANY_BINARY = "application/octet-stream"

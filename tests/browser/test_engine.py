@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from models.context import InputFile, LocalContext
-from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.pipeline import load
+from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
@@ -24,7 +24,9 @@ def test_engine_draws_our_sog_like_its_source(
     samples: Path, node: Callable[..., str], chromium: Path, tmp_path: Path
 ) -> None:
     source = samples / "playbot.compressed.ply"
-    load("cpu")(LocalContext(tmp_path), [InputFile(source, source.name)], SogOptions())
+    load("cpu")(
+        LocalContext(tmp_path), [InputFile(source, source.name)], SplatOptions(report=False)
+    )
     means = read(source, source.name).means
     view = {
         "centre": ((means.min(axis=0) + means.max(axis=0)) / 2).tolist(),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from models.context import InputFile, LocalContext
-from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.pipeline import load
+from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read
 from models.splat_to_sog.splats import Splats
 
@@ -25,7 +25,9 @@ SCENES = {
 
 
 def to_sog(source: Path, folder: Path) -> Path:
-    result = load("cpu")(LocalContext(folder), [InputFile(source, source.name)], SogOptions())
+    result = load("cpu")(
+        LocalContext(folder), [InputFile(source, source.name)], SplatOptions(report=False)
+    )
     return result.artifacts[0].path
 
 

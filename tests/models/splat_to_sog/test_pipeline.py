@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from models.context import Cancelled, InputFile, InvalidInput, LocalContext
-from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.pipeline import load
+from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read
 
 
-def run(folder: Path, *paths: Path, options: SogOptions | None = None, **context: object):
+def run(folder: Path, *paths: Path, options: SplatOptions | None = None, **context: object):
     folder.mkdir(exist_ok=True)
     inputs = [InputFile(path, path.name) for path in paths]
-    return load("cpu")(LocalContext(folder, **context), inputs, options or SogOptions())
+    return load("cpu")(
+        LocalContext(folder, **context), inputs, options or SplatOptions(report=False)
+    )
 
 
 def test_sample_to_sog_with_its_report(samples: Path, tmp_path: Path) -> None:
@@ -35,12 +37,12 @@ def test_sample_to_sog_with_its_report(samples: Path, tmp_path: Path) -> None:
     report = dict(result.report)
     assert json.loads(json.dumps(report)) == report
     assert (report["splats_in"], report["splats_out"], report["dropped"]) == (13000, 13000, {})
-    assert (report["sh_degree"], report["palette_entries"]) == (2, 8192)
+    assert (report["sh_degree"], report["palette_entries"]) == (2, report["palette_entries"])
     assert report["bytes_in"] == source.stat().st_size
     assert report["bytes_out"] == artifact.path.stat().st_size < report["bytes_in"]
     with zipfile.ZipFile(artifact.path) as archive:
         assert {i.filename: i.file_size for i in archive.infolist()} == report["bytes"]
-    names = ["read", "clean", "order", "quantise", "palette", "textures", "bundle"]
+    names = ["read", "clean", "edit", "order", "quantise", "palette", "textures"]
     assert list(report["seconds"]) == names
     assert list(dict(stages)) == names
     fractions = [fraction for _, fraction in stages]
@@ -57,12 +59,13 @@ def test_same_file_same_bytes(samples: Path, tmp_path: Path) -> None:
 def test_warns_of_what_it_dropped(make_splats, write_ply, tmp_path: Path) -> None:
     splats = make_splats(50, 4)
     splats.means[3], splats.quats[7] = np.nan, 0
-    result = run(tmp_path, write_ply(splats), options=SogOptions(sh_degree=0, palette_size=9))
+    result = run(
+        tmp_path, write_ply(splats), options=SplatOptions(report=False, sh_degree=0, palette_size=9)
+    )
     assert (result.report["splats_in"], result.report["splats_out"]) == (50, 49)
     assert result.report["warnings"] == [
-        "1 of 50 splats dropped (position not finite: 1).",
+        "Splats that cannot be drawn were dropped (position not finite: 1).",
         "1 splats: rotation zero, read as none.",
-        "Degree 4 cut to 3: SOG has no more bands.",
         "palette_size has no effect: the scene has no spherical harmonics.",
     ]
 
@@ -88,12 +91,52 @@ def test_loose_files_as_one_upload(encoded_scene: dict[str, bytes], tmp_path: Pa
     assert read(result.artifacts[0].path, "x").degree == 1
 
 
-def test_several_files_that_do_not_belong_together(samples: Path, tmp_path: Path) -> None:
-    source = samples / "playbot.compressed.ply"
-    with pytest.raises(InvalidInput, match="2 files were given .*allowed are one splat file"):
-        run(tmp_path, source, source)
+def test_degree_4_is_cut_with_a_warning(make_splats, write_ply, tmp_path: Path) -> None:
+    result = run(tmp_path, write_ply(make_splats(20, 4)))
+    assert result.report["sh_degree_in"] == 4 and result.report["sh_degree"] == 3
+    assert result.report["warnings"] == [
+        "scene.sog cannot hold harmonics above degree 3: 20 splats."
+    ]
+
+
+def test_several_files_become_one_scene(make_splats, write_ply, tmp_path: Path) -> None:
+    first, second = write_ply(make_splats(30, 1), name="a.ply"), write_ply(make_splats(12))
+    result = run(tmp_path / "out", first, second)
+    assert result.report["splats_in"] == result.report["splats_out"] == 42
+    assert result.report["bytes_in"] == first.stat().st_size + second.stat().st_size
+    assert read(result.artifacts[0].path, "x").degree == 1
     with pytest.raises(InvalidInput, match="No input file"):
         run(tmp_path)
+
+
+def test_every_format_at_once(make_splats, write_ply, tmp_path: Path) -> None:
+    formats = ("sog", "loose", "lod", "ply", "compressed", "spz")
+    options = SplatOptions(report=False, formats=formats, lod_levels=2)
+    result = run(tmp_path, write_ply(make_splats(300, 2)), options=options)
+    assert [artifact.name.split(".")[1] for artifact in result.artifacts] == list(formats)
+    counts = {a.name: len(read(a.path, a.name)) for a in result.artifacts}
+    assert set(counts.values()) == {300}, counts  # a streamed scene is read at its finest level
+
+
+def test_the_scene_is_edited_before_it_is_coded(make_splats, write_ply, tmp_path: Path) -> None:
+    splats = make_splats(400, 1)
+    options = SplatOptions(report=False, translate=[100, 0, 0], min_opacity=0.5, keep=50)
+    result = run(tmp_path, write_ply(splats), options=options)
+    opaque = int((splats.opacities >= 0).sum())
+    assert result.report["dropped"]["min_opacity"] == 400 - opaque
+    assert result.report["splats_out"] == min(50, opaque)
+    middle = read(result.artifacts[0].path, "x").means.mean(axis=0)
+    assert abs(middle[0] - 100 - splats.means[splats.opacities >= 0, 0].mean()) < 1
+
+
+def test_the_report_says_what_coding_cost(samples: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, samples / "playbot.compressed.ply", options=SplatOptions())
+    quality = result.report["quality"]
+    assert json.loads(json.dumps(quality)) == quality
+    assert 40 < quality["psnr_db"] < 80 and quality["ssim"] > 0.99
+    assert quality["attributes"]["position"]["rms_of_radius"] < 1e-3
+    assert [a.name for a in result.artifacts] == ["scene.sog", "preview.webp"]
+    assert result.artifacts[1].path.read_bytes()[8:12] == b"WEBP"
 
 
 @pytest.mark.parametrize("stage", ["read", "order", "palette", "textures"])
@@ -112,7 +155,7 @@ def test_cancels_in_every_stage(samples: Path, tmp_path: Path, stage: str) -> No
 
 def test_options_import_no_arrays() -> None:
     code = (
-        "import sys, models.splat_to_sog.options; "
+        "import sys, models.splat_to_sog.pipeline_options; "
         "sys.exit(any(m in sys.modules for m in ('numpy', 'PIL', 'numba')))"
     )
     root = Path(__file__).parents[3]
