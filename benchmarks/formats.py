@@ -155,11 +155,16 @@ def line(format: str, by: str, row: Row) -> str:
     for name, most, typical in COLUMNS:
         error = row["attributes"][name]
         exact = error[most] == 0
-        cells.append("exact" if exact else f"{error[most]:.2g} ({error[typical]:.2g})")
+        cells.append("exact" if exact else f"{short(error[most])} ({short(error[typical])})")
     harmonics = row["attributes"].get("harmonics", {}).get("snr_db")
     cells += ["" if db is None else decibels(db) for db in (harmonics, row["psnr_db"])]
     cells.append(f"{row['cpu_s']:.1f}" if "cpu_s" in row else "")
     return f"| {' | '.join(cells)} |"
+
+
+def short(value: float) -> str:
+    """Two digits, without an exponent where that is shorter."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def decibels(value: float) -> str:
