@@ -17,6 +17,7 @@ MAX_SIDE_PX = 16383
 Effort = tuple[tuple[int, int], ...]
 """(quality, method) pairs of libwebp to try; the smallest file stays."""
 
+QUICKEST: Effort = ((20, 1),)
 FAST: Effort = ((20, 1), (20, 2))
 THOROUGH: Effort = ((20, 1), (20, 2), (20, 3), (50, 3), (20, 4), (90, 4))
 """Measured on arranged textures (docs/benchmarks.md): which pair wins differs by texture and by up
