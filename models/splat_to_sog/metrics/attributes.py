@@ -116,10 +116,15 @@ def rotation_errors(
 def _nearest_turn(turn: Float64) -> Float64:  # [M, 3, 3] -> [M, 3, 3]
     """The proper rotation closest to none among those that differ by the order of the second
     frame's axes and their signs."""
-    size = np.abs(turn)
-    totals = np.stack([size[:, 0, p[0]] + size[:, 1, p[1]] + size[:, 2, p[2]] for p in ORDERS])
-    order = np.array(ORDERS)[totals.argmax(axis=0)]  # [M, 3]
-    turn = np.take_along_axis(turn, order[:, None, :], axis=2)
+    totals = np.empty((len(ORDERS), len(turn)))
+    for total, order in zip(totals, ORDERS, strict=True):
+        diagonal = turn[:, range(3), order]
+        parity = np.linalg.det(np.eye(3)[:, order])
+        improper = parity * np.where(diagonal < 0, -1, 1).prod(axis=1) < 0
+        size = np.abs(diagonal)  # the trace, each axis taken the way round that suits it
+        total[:] = size.sum(axis=1) - 2 * improper * size.min(axis=1)
+    best = np.array(ORDERS)[totals.argmax(axis=0)]  # [M, 3]
+    turn = np.take_along_axis(turn, best[:, None, :], axis=2)
     diagonal = np.diagonal(turn, axis1=1, axis2=2)
     signs = np.where(diagonal < 0, -1.0, 1.0)
     improper = np.linalg.det(turn) * signs.prod(axis=1) < 0

@@ -99,6 +99,20 @@ def test_a_turn_counts_by_how_much_it_shows(degrees: float, rng) -> None:
         assert round_.max() == 0
 
 
+def test_the_best_of_all_frames_is_found(rng) -> None:
+    """Rotations that have nothing in common: the least angle over the 24 frames, tried in turn."""
+    a, b = rng.normal(size=(2, 200, 4)).astype(np.float32)
+    turn = rotations(a).transpose(0, 2, 1) @ rotations(b)
+    traces = [
+        np.trace(turn @ (np.eye(3)[:, order] * signs), axis1=1, axis2=2)
+        for order, signs in product(permutations(range(3)), product((1, -1), repeat=3))
+        if np.linalg.det(np.eye(3)[:, order] * signs) > 0
+    ]
+    least = np.degrees(np.arccos((np.max(traces, axis=0) - 1) / 2))
+    unlike = np.tile([0.0, -20.0, -40.0], (200, 1))  # every axis counts in full
+    np.testing.assert_allclose(rotation_errors(a, b, unlike), least, rtol=1e-3)
+
+
 def test_flat_and_invisible_are_legal(make_splats: MakeSplats) -> None:
     splats = make_splats(50)
     splats.scales[:10] = -np.inf
