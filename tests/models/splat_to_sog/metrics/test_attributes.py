@@ -101,7 +101,7 @@ def test_a_turn_counts_by_how_much_it_shows(degrees: float, rng) -> None:
 
 def test_the_best_of_all_frames_is_found(rng) -> None:
     """Rotations that have nothing in common: the least angle over the 24 frames, tried in turn."""
-    a, b = rng.normal(size=(2, 200, 4)).astype(np.float32)
+    a, b = rng.normal(size=(2, 2000, 4)).astype(np.float32)
     turn = rotations(a).transpose(0, 2, 1) @ rotations(b)
     traces = [
         np.trace(turn @ (np.eye(3)[:, order] * signs), axis1=1, axis2=2)
@@ -109,7 +109,7 @@ def test_the_best_of_all_frames_is_found(rng) -> None:
         if np.linalg.det(np.eye(3)[:, order] * signs) > 0
     ]
     least = np.degrees(np.arccos((np.max(traces, axis=0) - 1) / 2))
-    unlike = np.tile([0.0, -20.0, -40.0], (200, 1))  # every axis counts in full
+    unlike = np.tile([0.0, -20.0, -40.0], (2000, 1))  # every axis counts in full
     np.testing.assert_allclose(rotation_errors(a, b, unlike), least, rtol=1e-3)
 
 
