@@ -23,6 +23,7 @@ from models.splat_to_sog.encode import MAX_DEGREE
 from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read, read_files
 from models.splat_to_sog.readers.container import LOD_META, META
+from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.results import Result, write_results
 from models.splat_to_sog.scene.operations import Applied, apply
 from models.splat_to_sog.scratch import Scratch
@@ -57,7 +58,7 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions)
 
     # 1. read: one file of any accepted type, several that become one scene, or a SOG's files
     stages("read")
-    scenes, names = _read(inputs, scratch)
+    scenes, names = _read(inputs, options, scratch)
     degree_in = max(scene.degree for scene in scenes)
 
     # 2. clean and edit: drop what no renderer can draw, then what was asked for
@@ -67,7 +68,7 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions)
         scratch,
         names=names,
         sh_degree=options.sh_degree,
-        on_step=lambda step: stages("clean" if step == "clean" else "edit"),
+        on_step=lambda step, done: stages("clean" if step == "clean" else "edit", done),
     )
     del scenes
     splats = applied.splats
@@ -89,16 +90,20 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions)
     return PipelineResult(artifacts, report)
 
 
-def _read(inputs: Sequence[InputFile], scratch: Scratch) -> tuple[list[Splats], list[str]]:
+def _read(
+    inputs: Sequence[InputFile], options: SplatOptions, scratch: Scratch
+) -> tuple[list[Splats], list[str]]:
     if not inputs:
         raise InvalidInput(
             "No input file: one splat file is needed.", next_step="Send the splat file."
         )
-    named = {Path(file.name).name: file.path for file in inputs}
+    level = Level(options.level)
+    named = {file.name: file.path for file in inputs}
     if len(inputs) > 1 and (META in named or LOD_META in named):
         meta = LOD_META if LOD_META in named else META
-        return [read_files(named, meta, scratch)], [meta]
-    return [read(file.path, file.name, scratch) for file in inputs], [file.name for file in inputs]
+        return [read_files(named, meta, scratch, level)], [meta]
+    scenes = [read(file.path, file.name, scratch, level) for file in inputs]
+    return scenes, [file.name for file in inputs]
 
 
 def _compare(

@@ -27,6 +27,10 @@ class SplatOptions(SceneOptions, SogOptions):
             "ply: 3DGS .ply; compressed: .compressed.ply; spz.",
         ),
     ] = ("sog",)
+    level: Annotated[
+        int,
+        Field(ge=0, le=15, description="Level of detail to take of a streamed SOG; 0: the finest."),
+    ] = 0
     report: Annotated[
         bool,
         Field(

@@ -20,15 +20,13 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput, JsonValue
 from models.splat_to_sog.scene import filters
-from models.splat_to_sog.scene.decimate import decimate
-from models.splat_to_sog.scene.floaters import not_floating
 from models.splat_to_sog.scene.merge import merge
 from models.splat_to_sog.scene.options import SceneOptions
 from models.splat_to_sog.scene.transform import Transform, transform
 from models.splat_to_sog.scratch import Scratch
 from models.splat_to_sog.splats import Splats, drop_non_finite
 
-OnStep = Callable[[str], None]  # called before each step with its name; may raise to stop
+OnStep = Callable[[str, float], None]  # (step, fraction of it that is done); may raise to stop
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def apply(
     *,
     names: Sequence[str] = (),
     sh_degree: int | None = None,
-    on_step: OnStep = lambda step: None,
+    on_step: OnStep = lambda step, fraction: None,
 ) -> Applied:
     """Steps that are not asked for cost nothing; no option given returns the cleaned scene.
 
@@ -57,41 +55,43 @@ def apply(
     report: dict[str, JsonValue] = {"splats_in": sum(map(len, scenes))}
 
     # 1. clean each scene, 2. make them one
-    on_step("clean")
-    cleaned = [drop_non_finite(scene) for scene in scenes]
+    on_step("clean", 0.0)
+    cleaned = [drop_non_finite(scene, scratch) for scene in scenes]
     report["non_finite"] = _summed([part.dropped for part in cleaned])
     report["repaired"] = _summed([part.repaired for part in cleaned])
     splats = merge([part.splats for part in cleaned], names, scratch)
     del cleaned
-    _check_left(splats, "dropping what no renderer can draw", report)
+    _check_drawable(splats, names, report)
 
     # 3. move
     change = Transform.of(
         options.translate or (0, 0, 0), options.rotate or (0, 0, 0), options.scale or 1.0
     )
-    on_step("transform")
+    on_step("transform", 0.0)
     splats = transform(splats, change, scratch)
 
     # 4. filters and 5. floaters, each on what the one before it left
     dropped: dict[str, int] = {}
     for name, keep_of in _filters(options).items():
-        on_step(name)
+        on_step(name, 0.0)
         keep = keep_of(splats)
         dropped[name] = len(keep) - int(keep.sum())
         if dropped[name]:
-            splats = splats.take(keep)
+            splats = splats.take(keep, scratch)
             _check_left(splats, name, report)
     report["dropped"] = dropped
 
     # 6. cut bands before splats are merged: what is cut should not steer the merging
     if sh_degree is not None:
-        splats = splats.cut_degree(sh_degree)
+        splats = splats.cut_degree(sh_degree, scratch)
 
     # 7. decimate
     if options.decimates():
-        on_step("decimate")
+        from models.splat_to_sog.scene.decimate import decimate  # its kd-tree is slow to import
+
         before = len(splats)
-        splats = decimate(splats, options.count_to_keep(before))
+        keep_count = options.count_to_keep(before)
+        splats = decimate(splats, keep_count, lambda fraction: on_step("decimate", fraction))
         report["merged_away"] = before - len(splats)
     report["splats_out"] = len(splats)
     return Applied(splats, report)
@@ -115,14 +115,27 @@ def _filters(options: SceneOptions) -> dict[str, Callable[[Splats], NDArray[np.b
     if (sphere := options.sphere) is not None:
         chosen["sphere"] = lambda splats: filters.in_sphere(splats, sphere)
     if (strength := options.floaters) is not None:
+        from models.splat_to_sog.scene.floaters import not_floating  # its kd-tree, likewise
+
         chosen["floaters"] = lambda splats: not_floating(splats, strength)
     return chosen
+
+
+def _check_drawable(splats: Splats, names: Sequence[str], report: dict[str, JsonValue]) -> None:
+    if not len(splats):
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in report["non_finite"].items())
+        raise InvalidInput(
+            f"{', '.join(names) or 'the scene'}: none of its {report['splats_in']} splats can be "
+            f"drawn ({reasons}).",
+            code="splat_empty",
+            next_step="The training diverged or the export is broken: export it again.",
+        )
 
 
 def _check_left(splats: Splats, step: str, report: dict[str, JsonValue]) -> None:
     if not len(splats):
         raise InvalidInput(
-            f"{step}: none of the {report['splats_in']} splats is left.",
+            f"{step}: it leaves none of the {report['splats_in']} splats.",
             code="splat_empty",
             next_step="Loosen this option; boxes, spheres and sizes are in scene units, after "
             "scale, rotate and translate.",
