@@ -19,11 +19,16 @@ from models.context import JsonValue
 from models.splat_to_sog import layout
 from models.splat_to_sog.canonical import canonical
 from models.splat_to_sog.codebook import Codebook, build_codebook
-from models.splat_to_sog.importance import importance
+from models.splat_to_sog.importance import alphas, axis_shares, importance
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import hilbert_keys
 from models.splat_to_sog.palette import build_palette
-from models.splat_to_sog.presets import PRICES
+from models.splat_to_sog.presets import (
+    fit_bytes,
+    predicted_psnr,
+    price_of_preset,
+    price_of_psnr,
+)
 from models.splat_to_sog.quantize import (
     QUAT_SCALE,
     grid_of,
@@ -37,6 +42,8 @@ from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.webp import encode_webp
 
 MAX_DEGREE = 3
+BUNDLE_BYTES = 1100  # of an archive's directory around seven files
+ERROR_SAMPLE = 20_000
 QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
 WEBP_THREADS = 2  # libwebp runs outside the interpreter lock; each holds one texture's working set
 
@@ -92,7 +99,54 @@ class Columns:
         self.scale_book = build_codebook(self.scales, worth=worth["scale"])
         self.colour_book = build_codebook(splats.sh0, worth=worth["colour"])
         self.order = self._order() if order is None else order
+        self.finest = self._finest()
         on_stage("quantise", 0.7)
+
+    def _finest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+        """Of each attribute by class [C], from a sample: error at the finest steps; summed worth of
+        one number, so that error = worth step^2 / 12 at coarser ones."""
+        splats = self.splats
+        rows = np.arange(0, len(splats), max(1, len(splats) // ERROR_SAMPLE))
+        share = len(splats) / len(rows)
+        of = self.classes.of[rows]
+        finite = np.nan_to_num(self.scales[rows], neginf=0)
+        alpha = alphas(splats.opacities[rows]) * 255
+        square = {
+            "position": np.broadcast_to(self.grid.unit**2 / 12, (len(rows), 3)),
+            "scale": (self.scale_book.decode(self.scale_book.encode(finite)) - finite) ** 2
+            * axis_shares(splats.means[rows], finite),
+            "rotation": np.full((len(rows), 3), (2 / QUAT_SCALE) ** 2 / 12),
+            "colour": (
+                self.colour_book.decode(self.colour_book.encode(splats.sh0[rows]))
+                - splats.sh0[rows]
+            )
+            ** 2,
+            "opacity": ((np.rint(alpha) - alpha) / 255)[:, None] ** 2,
+        }
+        finest: dict[str, NDArray[np.float64]] = {}
+        worth: dict[str, NDArray[np.float64]] = {}
+        for name, value in square.items():
+            each = self.importance.worth[name][rows].astype(np.float64) * share
+            count = self.classes.count
+            finest[name] = np.bincount(of, each * value.sum(axis=1), count).astype(np.float64)
+            worth[name] = np.bincount(of, each * value.shape[1], count).astype(np.float64)
+        return finest, worth
+
+    def predicted_error(self, price: float) -> float:
+        """Mean squared error of a picture (values 0..1), harmonics left out.
+
+        The finest steps of scales and rotations are left out too: they weigh on a few large splats
+        whose worth is an upper bound (a shape that is off by its own width cannot get worse).
+        """
+        steps = self.classes.steps(price)
+        finest, worth = self.finest
+        total = 0.0
+        for name, floor in finest.items():
+            coarse = worth[name] * steps[name] ** 2 / 12
+            total += float(np.maximum(coarse - floor, 0).sum())
+            if name in ("position", "colour", "opacity"):
+                total += float(floor.sum())
+        return total
 
     def _order(self) -> NDArray[np.intp]:
         """Class after class, each along the curve: neighbours in space and of one step."""
@@ -123,13 +177,13 @@ class Columns:
             low[rows], high[rows] = positions.low, positions.high
             quats[rows] = quantize_quats(self.quats[rows], turn[group])
             colour[rows, 3] = quantize_opacities(splats.opacities[rows], alpha[group])
-        for group in range(self.classes.count):
-            members = np.flatnonzero(of == group)
+        for number in range(self.classes.count):
+            members = np.flatnonzero(of == number)
             scales[members] = self.scale_book.encode_coarse(
-                self.scales[members], steps["scale"][group]
+                self.scales[members], float(steps["scale"][number])
             )
             colour[members, :3] = self.colour_book.encode_coarse(
-                splats.sh0[members], steps["colour"][group]
+                splats.sh0[members], float(steps["colour"][number])
             )
         return {
             "means_l.webp": low,
@@ -159,21 +213,52 @@ def encode(
     columns = Columns(splats, on_stage, order)
     order = columns.order
 
-    # 2. quantise at the preset's price
-    price = PRICES[options.preset] / len(splats)
-    rows_of = columns.textures(price)
+    # 2. the price of a bit, then everything at that price
+    error = columns.predicted_error
+    if options.target_bytes is not None:
+        price = price_of_preset(error, "small")
+        made, price = fit_bytes(
+            lambda price: _at_price(splats, options, columns, price, on_stage),
+            lambda files: sum(map(len, files.values())),
+            options.target_bytes - BUNDLE_BYTES,
+            price,
+        )
+    else:
+        price = (
+            price_of_preset(error, options.preset)
+            if options.target_psnr is None
+            else price_of_psnr(error, options.target_psnr)
+        )
+        made = _at_price(splats, options, columns, price, on_stage)
+    choices: dict[str, JsonValue] = {
+        "preset": options.preset,
+        "price": price,
+        "classes": columns.classes.count,
+        "predicted_psnr_db": round(predicted_psnr(error(price)), 2),
+        "finest_psnr_db": round(predicted_psnr(error(0.0)), 2),
+    }
+    return Encoded(made, order, choices)
 
-    # 3. palette: the harmonics as labels into a table of whole vectors
+
+def _at_price(
+    splats: Splats, options: SogOptions, columns: Columns, price: float, on_stage: OnStage
+) -> dict[str, bytes]:
+    # 1. bytes of every splat, in the stored order
+    on_stage("quantise", 0.8)
+    order = columns.order
+    width, height = layout.texture_size(len(splats))
+    textures = {
+        name: layout.to_texture(rows[order], width, height)
+        for name, rows in columns.textures(price).items()
+    }
+
+    # 2. palette: the harmonics as labels into a table of whole vectors
     on_stage("palette", 0.0)
     harmonics = (
         quantize_harmonics(splats, options, on_stage, columns, price) if splats.degree else None
     )
 
-    # 4. textures, then the description that names them
-    width, height = layout.texture_size(len(splats))
-    textures = {
-        name: layout.to_texture(rows[order], width, height) for name, rows in rows_of.items()
-    }
+    # 3. the description that names the textures
     meta: dict[str, Any] = {
         "version": 2,
         "asset": {"generator": "meshpress"},
@@ -199,9 +284,7 @@ def encode(
         }
     files = _compress(textures, on_stage)
     files["meta.json"] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
-    return Encoded(
-        files, order, {"preset": options.preset, "price": price, "classes": columns.classes.count}
-    )
+    return files
 
 
 def quantize_harmonics(

@@ -32,12 +32,14 @@ SCREEN = 0.25  # no blob covers more of the picture than this
 FAINT = 1 / 255  # renderers skip what is fainter
 CONTRAST_FLOOR = 0.02  # a black splat hides light: its shape is seen too
 SHARE = {"position": 0.33, "scale": 0.4, "rotation": 0.25, "colour": 0.6, "opacity": 0.4}
+FARTHEST2 = 1e20  # squared scene units: beyond, all is equally far
+NEEDLE = 1e4  # a thinner splat leaves its old place at once: the error grows no more
 THOMSEN = 1.6075  # exponent of the mean projected area of an ellipsoid
 
 
 @dataclass(frozen=True)
 class Importance:
-    """worth[attribute] [N]: mean squared error of a picture (values 0..1) per squared unit of error.
+    """worth[attribute] [N]: mean squared error of a picture (0..1) per squared unit of error.
 
     Units: position: the log domain of `layout.log_position`; scale: natural log; rotation: radians
     about each axis; colour: a harmonics coefficient; opacity: alpha 0..1. Errors of one splat's
@@ -58,8 +60,7 @@ def importance(splats: Splats) -> Importance:
     area = np.empty(n, np.float32)
     worth = {name: np.empty(n, np.float32) for name in ATTRIBUTES}
     for rows in chunks(n):
-        offset = splats.means[rows] - centre
-        distance2[rows] = (ORBIT * radius) ** 2 + np.einsum("ni,ni->n", offset, offset)
+        distance2[rows] = _distance2(splats.means[rows], centre, radius)
         area[rows] = _shape(splats, rows, distance2[rows], worth)
     alpha = alphas(splats.opacities)
     seen = visibility(splats, alpha, area)
@@ -80,10 +81,10 @@ def importance(splats: Splats) -> Importance:
 
 def frame(means: Float32) -> tuple[Float32, float]:
     """(middle of the scene [3], radius of 80 % of it); medians, which floaters cannot move."""
-    sample = means[:: max(1, len(means) // 100_000)]
+    sample = means[:: max(1, len(means) // 100_000)].astype(np.float64)
     centre = np.median(sample, axis=0).astype(np.float32)
     radius = float(np.sqrt(np.quantile(((sample - centre) ** 2).sum(axis=1), 0.8)))
-    return centre, max(radius, 1e-6)
+    return centre, min(max(radius, 1e-6), 1e9)
 
 
 def alphas(logits: Float32) -> Float32:
@@ -91,17 +92,36 @@ def alphas(logits: Float32) -> Float32:
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
+def _distance2(means: Float32, centre: Float32, radius: float) -> Float32:
+    """Squared distance of the cameras from each splat, [N]; far outliers stay within float32."""
+    offset = means.astype(np.float64) - centre
+    distance2 = (ORBIT * radius) ** 2 + np.einsum("ni,ni->n", offset, offset)
+    return np.asarray(np.minimum(distance2, FARTHEST2), np.float32)
+
+
+def axis_shares(means: Float32, scales: Float32) -> Float32:  # [N, 3], [N, 3] log -> [N, 3]
+    """Of the worth of a splat's scales, each axis' share, 1 on average: thinner than a pixel is
+    nothing."""
+    centre, radius = frame(means)
+    distance2 = _distance2(means, centre, radius)
+    own = np.exp(2 * np.clip(scales, -20, 20))
+    share = (own / (own + (BLUR_PX / PIXELS) ** 2 * distance2[:, None])) ** 2
+    return np.asarray(share / np.maximum(share.mean(axis=1, keepdims=True), 1e-12), np.float32)
+
+
 def _shape(splats: Splats, rows: slice, distance2: Float32, worth: dict[str, Float32]) -> Float32:
-    """Mean projected area over pi [n]; the factors of position, scale and rotation go to `worth`."""
+    """Mean projected area over pi [n]; factors of position, scale and rotation go to `worth`."""
     pixel2 = (BLUR_PX / PIXELS) ** 2 * distance2
     own = np.exp(2 * np.clip(splats.scales[rows], -20, 20)).T  # [3, n] variances
     seen = own + pixel2
     a, b, c = seen
-    stretch = 1 + np.abs(splats.means[rows])  # scene units per unit of the log domain
+    stretch = np.minimum(
+        1 + np.abs(splats.means[rows]), FARTHEST2**0.5
+    )  # scene units per unit of the log domain
     worth["position"][rows] = (1 / seen).mean(axis=0) * (stretch**2).mean(axis=1)
     worth["scale"][rows] = ((own / seen) ** 2).mean(axis=0) / 2
     turned = (a - b) ** 2 / (a * b) + (b - c) ** 2 / (b * c) + (a - c) ** 2 / (a * c)
-    worth["rotation"][rows] = turned / 24
+    worth["rotation"][rows] = turned / (24 * (1 + turned / NEEDLE))
     power = THOMSEN / 2
     mean = ((a * b) ** power + (b * c) ** power + (a * c) ** power) / 3
     return np.asarray(mean ** (1 / THOMSEN), np.float32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Preset = Literal["quality", "small", "tiny"]
 
@@ -19,9 +19,19 @@ class SogOptions(BaseModel):
 
     preset: Annotated[
         Preset,
-        Field(description="What a byte may cost in rendered error: quality, small or tiny."),
+        Field(
+            description="Predicted loss against the finest SOG can store: quality 0.15 dB, "
+            "small 3.2 dB, tiny 13.5 dB."
+        ),
     ] = "quality"
-
+    target_psnr: Annotated[
+        float | None,
+        Field(ge=10, le=90, description="Instead of a preset: predicted rendered PSNR in dB."),
+    ] = None
+    target_bytes: Annotated[
+        int | None,
+        Field(ge=1, description="Instead of a preset: the most bytes the files may take."),
+    ] = None
     sh_degree: Annotated[
         int | None,
         Field(
@@ -39,3 +49,9 @@ class SogOptions(BaseModel):
     seed: Annotated[
         int, Field(ge=0, le=2**31 - 1, description="Seed of the clustering; same seed, same bytes.")
     ] = 0
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> SogOptions:
+        if self.target_psnr is not None and self.target_bytes is not None:
+            raise ValueError("target_psnr and target_bytes exclude each other; give one")
+        return self

@@ -83,8 +83,7 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
     for start in range(0, n, 1 << 16):
         rows = slice(start, min(start + (1 << 16), n))
         of[rows] = _nearest(np.maximum(features(rows), floor), centres)
-    used, of = np.unique(of, return_inverse=True)
-    of = of.astype(np.uint8)
+    of = np.unique(of, return_inverse=True)[1].astype(np.uint8)  # no class is empty
     members = np.bincount(of)
     worth = {}
     for name in ATTRIBUTES:

@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 
 GRID = 192  # columns along the diagonal of the scene
 DIRECTIONS = 4  # each is looked along from both ends
-MAX_POINTS = 4  # a splat
+MAX_POINTS = 2  # a splat
 REACH = 0.03  # of the scene's diagonal
 DEPTHS = 1 << 16
 MAX_MASS = 3.0  # optical depth of one point in its column
@@ -36,7 +36,7 @@ def visibility(
 ) -> Float32:
     """Mean squared transmittance of each splat over directions, FLOOR..1 + FLOOR: [N]."""
     n = len(splats)
-    sample = splats.means[:: max(1, n // 100_000)]
+    sample = splats.means[:: max(1, n // 100_000)].astype(np.float64)
     low, high = np.quantile(sample, (0.01, 0.99), axis=0)
     diagonal = max(float(np.linalg.norm(high - low)), 1e-9)
     cell = diagonal / GRID
@@ -47,9 +47,13 @@ def visibility(
     for axis in _hemisphere(DIRECTIONS):
         u, v = _across(axis)
         plane = np.stack([u, v], axis=1).astype(np.float32) / np.float32(cell)
-        depth = (splats.means - middle) @ (axis / diagonal).astype(np.float32)
+        depth = np.clip(splats.means - middle, -diagonal, diagonal) @ (axis / diagonal).astype(
+            np.float32
+        )
         deep = np.clip((depth + 0.75) * (DEPTHS / 1.5), 0, DEPTHS - 1).astype(np.uint64)
-        place = np.clip((points - middle) @ plane + GRID / 2, 0, GRID - 1).astype(np.uint64)
+        place = np.clip(
+            np.clip(points - middle, -diagonal, diagonal) @ plane + GRID / 2, 0, GRID - 1
+        ).astype(np.uint64)
         column = place[:, 0] * np.uint64(GRID) + place[:, 1]
         # column, depth of the centre (renderers sort by it), point: one number sorts all three
         key = (column * np.uint64(DEPTHS) + deep[owner]) << np.uint64(32)
@@ -58,6 +62,11 @@ def visibility(
         seen += _transmitted(key, mass, owner, n)
     count = np.bincount(owner, minlength=n)
     return np.asarray(seen / (2 * DIRECTIONS * count) + FLOOR, np.float32)
+
+
+def _near(points: Float32, middle: Float32, reach: float) -> Float32:
+    """Points relative to the middle of the scene; far outliers at its edge."""
+    return np.asarray(np.clip(points - middle, -reach, reach), np.float32)
 
 
 def _transmitted(
@@ -75,16 +84,17 @@ def _transmitted(
     before = total[:-1] - total[first]
     behind = total[last] - total[1:]
     light = np.exp(-2 * before) + np.exp(-2 * behind)
-    return np.bincount(owner[point], light, minlength=n)
+    return np.bincount(owner[point], light, minlength=n).astype(np.float64)
 
 
 def _points(
     splats: Splats, alpha: Float32, area: Float32, cell: float
 ) -> tuple[Float32, NDArray[np.int32], Float32]:
     """(points [M, 3], the splat of each [M], optical depth each adds to its column [M])."""
-    count = np.clip(np.ceil(4 * np.pi * area / cell**2), 1, MAX_POINTS).astype(np.intp)
+    cells = np.pi * area.astype(np.float64) / cell**2
+    count = np.clip(np.ceil(4 * cells), 1, MAX_POINTS).astype(np.intp)
     owner = np.repeat(np.arange(len(splats), dtype=np.int32), count)
-    mass = (2 * np.pi * alpha * area / cell**2 / count)[owner].astype(np.float32)
+    mass = np.minimum(2 * alpha * cells / count, MAX_MASS).astype(np.float32)[owner]
     points = splats.means[owner]
     rng = np.random.default_rng(0)
     several = np.flatnonzero(count[owner] > 1)
@@ -96,7 +106,7 @@ def _points(
         size = np.exp(np.clip(splats.scales[splat], -20, 20))
         offset = rng.standard_normal((len(chosen), 3), np.float32) * size
         points[chosen] += np.einsum("nij,nj->ni", matrices(quats), offset)
-    return points, owner, np.minimum(mass, np.float32(MAX_MASS))
+    return points, owner, mass
 
 
 def _hemisphere(count: int) -> NDArray[np.float64]:  # [count, 3] unit

@@ -37,7 +37,8 @@ def test_sample_to_sog_with_its_report(samples: Path, tmp_path: Path) -> None:
     report = dict(result.report)
     assert json.loads(json.dumps(report)) == report
     assert (report["splats_in"], report["splats_out"], report["dropped"]) == (13000, 13000, {})
-    assert (report["sh_degree"], report["palette_entries"]) == (2, report["palette_entries"])
+    assert report["sh_degree"] == 2
+    assert 256 < report["palette_entries"] < 13000  # as many as the price of a bit pays for
     assert report["bytes_in"] == source.stat().st_size
     assert report["bytes_out"] == artifact.path.stat().st_size < report["bytes_in"]
     with zipfile.ZipFile(artifact.path) as archive:

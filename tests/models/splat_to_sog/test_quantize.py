@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.quantize import (
+    grid_of,
     quantize_opacities,
     quantize_positions,
     quantize_quats,
-    round_quats,
+    smallest_three,
 )
 
 
@@ -57,14 +59,46 @@ def angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return 4 * np.arcsin(chord / 2)
 
 
-def test_quats_are_never_farther_than_plain_rounding(rng) -> None:
+def test_quats_are_within_half_a_step(rng) -> None:
     quats = rng.normal(size=(40_000, 4)).astype(np.float32) * rng.uniform(0.1, 9)
-    best = angle(quats, layout.quats_from_texels(quantize_quats(quats)))
-    plain = angle(quats, layout.quats_from_texels(round_quats(quats)))
-    assert (best <= plain + 1e-9).all()
-    assert np.sqrt(np.mean(best**2)) < 0.99 * np.sqrt(np.mean(plain**2))
+    stored, _, tag = smallest_three(quats)
+    texels = quantize_quats(quats)
+    assert (np.abs(texels[:, :3] - stored) <= 0.5 + 1e-9).all()  # float64 rounding
+    np.testing.assert_array_equal(texels[:, 3], tag)
     # Half a step of the three stored bytes, in each of them, and twice that as an angle.
-    assert np.sqrt(np.mean(best**2)) < 2 * np.sqrt(3) * (np.sqrt(2) / 255) / 2
+    error = angle(quats, layout.quats_from_texels(texels))
+    assert np.sqrt(np.mean(error**2)) < 2 * np.sqrt(3) * (np.sqrt(2) / 255) / 2
+
+
+def test_coarse_quats_use_fewer_codes_and_stay_within_their_step(rng) -> None:
+    small = np.concatenate([np.ones((5000, 1)), rng.uniform(-0.2, 0.2, (5000, 3))], axis=1)
+    stored, _, _ = smallest_three(small.astype(np.float32))
+    steps = np.full(5000, 6)
+    texels = quantize_quats(small.astype(np.float32), steps)
+    assert (np.abs(texels[:, :3] - stored) <= 3.5).all()  # half a step, half a code
+    assert len(np.unique(texels[:, :3])) <= 256 // 6
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3, 7, 100, 256])
+def test_coarse_positions_are_the_nearest_allowed(rng, spacing: int) -> None:
+    """Against trying every allowed point."""
+    means = rng.normal(size=(300, 3)).astype(np.float32)
+    grid = grid_of(means)
+    found = quantize_positions(means, grid, np.full((300, 3), spacing)).steps
+    points = (layout.log_position(means) - grid.mins) / grid.unit
+    every = np.arange(65536)
+    allowed = every[every % 256 % spacing == 0]
+    allowed = allowed[allowed <= 65535]
+    after = np.searchsorted(allowed, points).clip(1, len(allowed) - 1)
+    best = np.minimum(abs(points - allowed[after]), abs(points - allowed[after - 1]))
+    inside = points <= allowed[-1]  # past the last, the end of the grid stands for the next cell
+    np.testing.assert_allclose(np.abs(found - points)[inside], best[inside], atol=1e-6)
+    assert np.isin(found[inside], allowed).all()
+
+
+def test_coarse_opacities_keep_the_infinities() -> None:
+    logits = np.float32([-np.inf, np.inf, 0.0, 1.0])
+    assert quantize_opacities(logits, 16).tolist() == [0, 255, 128, 192]
 
 
 def test_each_component_can_be_the_one_left_out() -> None:
