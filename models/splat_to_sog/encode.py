@@ -19,10 +19,10 @@ from models.context import JsonValue
 from models.splat_to_sog import layout
 from models.splat_to_sog.canonical import canonical
 from models.splat_to_sog.codebook import Codebook, build_codebook
+from models.splat_to_sog.harmonics import code_harmonics
 from models.splat_to_sog.importance import alphas, axis_shares, importance
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import hilbert_keys
-from models.splat_to_sog.palette import build_palette
 from models.splat_to_sog.presets import (
     fit_bytes,
     predicted_psnr,
@@ -49,16 +49,6 @@ WEBP_THREADS = 2  # libwebp runs outside the interpreter lock; each holds one te
 
 Texels = NDArray[np.uint8]
 OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
-
-
-@dataclass(frozen=True)
-class Harmonics:
-    """The palette as coded: labels [N]; indices [P, K, 3] into book."""
-
-    labels: NDArray[np.intp]
-    indices: NDArray[np.uint8]
-    book: Codebook
-    degree: int
 
 
 @dataclass(frozen=True)
@@ -199,6 +189,7 @@ def encode(
     options: SogOptions,
     on_stage: OnStage = lambda stage, fraction: None,
     order: NDArray[np.intp] | None = None,  # [N] rows in the order to store; default: our own
+    device: str = "cpu",
 ) -> Encoded:
     """The scene's files. `splats` must be finite (`drop_non_finite`).
 
@@ -218,7 +209,7 @@ def encode(
     if options.target_bytes is not None:
         price = price_of_preset(error, "small")
         made, price = fit_bytes(
-            lambda price: _at_price(splats, options, columns, price, on_stage),
+            lambda price: _at_price(splats, options, columns, price, on_stage, device),
             lambda files: sum(map(len, files.values())),
             options.target_bytes - BUNDLE_BYTES,
             price,
@@ -229,7 +220,7 @@ def encode(
             if options.target_psnr is None
             else price_of_psnr(error, options.target_psnr)
         )
-        made = _at_price(splats, options, columns, price, on_stage)
+        made = _at_price(splats, options, columns, price, on_stage, device)
     choices: dict[str, JsonValue] = {
         "preset": options.preset,
         "price": price,
@@ -241,7 +232,12 @@ def encode(
 
 
 def _at_price(
-    splats: Splats, options: SogOptions, columns: Columns, price: float, on_stage: OnStage
+    splats: Splats,
+    options: SogOptions,
+    columns: Columns,
+    price: float,
+    on_stage: OnStage,
+    device: str,
 ) -> dict[str, bytes]:
     # 1. bytes of every splat, in the stored order
     on_stage("quantise", 0.8)
@@ -254,9 +250,10 @@ def _at_price(
 
     # 2. palette: the harmonics as labels into a table of whole vectors
     on_stage("palette", 0.0)
-    harmonics = (
-        quantize_harmonics(splats, options, on_stage, columns, price) if splats.degree else None
-    )
+    harmonics = None
+    if splats.degree:
+        worth = columns.importance.worth["colour"]
+        harmonics = code_harmonics(splats, worth, price, options, device, on_stage)
 
     # 3. the description that names the textures
     meta: dict[str, Any] = {
@@ -274,8 +271,9 @@ def _at_price(
         "sh0": {"codebook": _numbers(columns.colour_book), "files": ["sh0.webp"]},
     }
     if harmonics:
-        textures["shN_centroids.webp"] = _palette_texture(harmonics)
-        textures["shN_labels.webp"] = layout.to_texture(_label_bytes(harmonics), width, height)
+        textures["shN_centroids.webp"] = harmonics.palette_texture()
+        labels = harmonics.label_bytes()[order]
+        textures["shN_labels.webp"] = layout.to_texture(labels, width, height)
         meta["shN"] = {
             "count": len(harmonics.indices),
             "bands": harmonics.degree,
@@ -285,45 +283,6 @@ def _at_price(
     files = _compress(textures, on_stage)
     files["meta.json"] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
     return files
-
-
-def quantize_harmonics(
-    splats: Splats, options: SogOptions, on_stage: OnStage, columns: Columns, price: float
-) -> Harmonics:
-    """Palette, codebook over its values, and labels in the stored order."""
-    n, _, k = splats.shN.shape
-    rows = splats.shN.reshape(n, 3 * k)
-    palette = build_palette(
-        rows,
-        options.palette_size,
-        options.seed,
-        lambda fraction: on_stage("palette", fraction),
-        weights=columns.importance.worth["colour"],
-        price=price,
-    )
-    book = build_codebook(palette.entries)
-    indices = book.encode(palette.entries)  # [P, 3K]
-    labels, kept = _in_order_of_use(palette.labels[columns.order])
-    pixels = indices[kept].reshape(-1, 3, k).transpose(0, 2, 1)  # entry, coefficient, channel
-    return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree)
-
-
-def _in_order_of_use(labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(labels renumbered, the entries that are kept): the entries that are used, in their order."""
-    kept = np.flatnonzero(np.bincount(labels))
-    renumbered = np.zeros(labels.max() + 1, np.intp)
-    renumbered[kept] = np.arange(len(kept))
-    return renumbered[labels], kept
-
-
-def _palette_texture(harmonics: Harmonics) -> Texels:
-    width, height = layout.palette_size_px(len(harmonics.indices), harmonics.degree)
-    return layout.to_texture(harmonics.indices.reshape(-1, 3), width, height)
-
-
-def _label_bytes(harmonics: Harmonics) -> Texels:  # [N, 3]
-    labels = harmonics.labels
-    return np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
 
 
 def _numbers(book: Codebook) -> list[float]:

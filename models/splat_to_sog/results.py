@@ -67,7 +67,7 @@ def write_results(
     def sog() -> Encoded:
         if not encoded:
             _check_count(splats)
-            encoded.append(encode(splats, options, stages))
+            encoded.append(encode(splats, options, stages, device=device))
         return encoded[0]
 
     return [
