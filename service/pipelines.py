@@ -6,7 +6,9 @@ costs two small pydantic models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -117,19 +119,16 @@ def validate_options(entry: PipelineEntry, options: Mapping[str, Any]) -> dict[s
         found = error.errors(include_url=False)
         # A list whose items are wrong is also "too short": one complaint is enough.
         wrong_items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
-        faults = [
+        described = [
             _describe(entry, fault)
             for fault in found
             if len(fault["loc"]) != 1 or fault["loc"][0] not in wrong_items
         ]
-    lines = "; ".join(
-        f"{fault['field']}={fault['value']!r}: {fault['message']}; allowed: {fault['allowed']}"
-        for fault in faults
-    )
+    lines = "; ".join(map(_line, described))
     raise InvalidOptions(
         f"Pipeline {entry.name!r} does not accept these options: {lines}.",
         next_step="GET /v1/pipelines lists every option with its range and default.",
-        details={"errors": faults},
+        details={"errors": [one for faults in described for one in faults]},
     )
 
 
@@ -148,27 +147,47 @@ def describe_options(entry: PipelineEntry) -> list[dict[str, Any]]:
     ]
 
 
-def _describe(entry: PipelineEntry, fault: Any) -> dict[str, Any]:
-    """One pydantic fault in the user's words: field, value, message, allowed."""
-    field = ".".join(str(part) for part in fault["loc"]) or "options"
-    name = str(fault["loc"][0]) if fault["loc"] else ""
-    value = _short(fault["input"])
-    if fault["type"] == "extra_forbidden":
-        known = sorted(entry.options.model_fields)
-        close = get_close_matches(name, known, n=1)
-        return {
-            "field": field[:LONGEST_VALUE],
-            "value": value,
-            "message": "unknown option" + (f", did you mean {close[0]}?" if close else ""),
-            "allowed": "one of " + ", ".join(known),
-        }
-    schema = entry.options.model_json_schema()["properties"].get(name, {})
-    return {
-        "field": field,
-        "value": value,
-        "message": fault["msg"][:1].lower() + fault["msg"][1:],
-        "allowed": _allowed(schema),
+def _describe(entry: PipelineEntry, fault: Any) -> list[dict[str, Any]]:
+    """One pydantic fault in the user's words: field, value, message, allowed.
+
+    Options that contradict each other are one fault of the whole; here each that the complaint
+    names gets it.
+    """
+    properties = entry.options.model_json_schema()["properties"]
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not fault["loc"]:
+        given: Mapping[str, Any] = fault["input"]
+        named = [name for name in given if re.search(rf"\b{name}\b", message)]
+        return [
+            {
+                "field": name,
+                "value": _short(given[name]),
+                "message": message,
+                "allowed": _allowed(properties[name]),
+            }
+            for name in named or given
+        ]
+    name = str(fault["loc"][0])
+    described = {
+        "field": ".".join(str(part) for part in fault["loc"]),
+        "value": _short(fault["input"]),
+        "message": message,
+        "allowed": _allowed(properties.get(name, {})),
     }
+    if fault["type"] == "extra_forbidden":
+        close = get_close_matches(name, properties, n=1)
+        described["field"] = described["field"][:LONGEST_VALUE]
+        described["message"] = "unknown option" + (f", did you mean {close[0]}?" if close else "")
+        described["allowed"] = "one of " + ", ".join(sorted(properties))
+    return [described]
+
+
+def _line(faults: Sequence[Mapping[str, Any]]) -> str:
+    """What `_describe` made of one fault, as a phrase."""
+    values = ", ".join(f"{fault['field']}={fault['value']!r}" for fault in faults)
+    allowed = " and ".join(dict.fromkeys(fault["allowed"] for fault in faults))
+    return f"{values}: {faults[0]['message']}; allowed: {allowed}"
 
 
 def _short(value: Any) -> Any:
@@ -176,6 +195,8 @@ def _short(value: Any) -> Any:
     if isinstance(value, str) and len(value) > LONGEST_VALUE:
         return value[:LONGEST_VALUE] + "…"
     if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     return str(value)[:LONGEST_VALUE]
 
@@ -192,9 +213,23 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type", "")
     if kind in ("integer", "number"):
         noun = "a whole number" if kind == "integer" else "a number"
-        if "minimum" in schema and "maximum" in schema:
-            return f"{noun} from {schema['minimum']} to {schema['maximum']}"
-        return noun
+        return f"{noun} {_range(schema)}".rstrip()
     if kind == "array":
-        return f"a list, each {_allowed(schema.get('items', {}))}"
+        length = schema.get("minItems")
+        noun = "a list" if length != schema.get("maxItems") or not length else f"{length} values"
+        return f"{noun}, each {_allowed(schema.get('items', {}))}"
     return {"boolean": "true or false", "string": "text"}.get(kind, str(kind))
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    """ "from 1 to 5", "above 0, at most 5", "of at least 1"; empty without limits."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    words = {
+        "of at least": low,
+        "above": schema.get("exclusiveMinimum"),
+        "at most": high,
+        "below": schema.get("exclusiveMaximum"),
+    }
+    return ", ".join(f"{word} {limit}" for word, limit in words.items() if limit is not None)

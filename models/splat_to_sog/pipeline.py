@@ -23,6 +23,7 @@ from models.splat_to_sog.encode import MAX_DEGREE
 from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read, read_files
 from models.splat_to_sog.readers.container import LOD_META, META
+from models.splat_to_sog.readers.described import files_of
 from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.results import Result, write_results
 from models.splat_to_sog.scene.operations import Applied, apply
@@ -31,6 +32,7 @@ from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import Stages
 
 PREVIEW = "preview.webp"
+TEXTURE = ".webp"
 
 SHARES = {  # stage -> its part of the whole
     "read": 10,
@@ -80,7 +82,8 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions)
 
     # 4. report: what was done, and what the result is worth
     report = _report(applied, options, results, degree_in)
-    report["bytes_in"] = sum(_size(file.path) for file in inputs)
+    paths = {path for file in inputs for path in files_of(file.path).values()}
+    report["bytes_in"] = sum(path.stat().st_size for path in paths)
     if options.report:
         stages("compare")
         report["quality"], preview = _compare(splats, main, context, scratch, stages)
@@ -98,12 +101,34 @@ def _read(
             "No input file: one splat file is needed.", next_step="Send the splat file."
         )
     level = Level(options.level)
-    named = {file.name: file.path for file in inputs}
-    if len(inputs) > 1 and (META in named or LOD_META in named):
+    if len(inputs) > 1 and any(file.name.endswith(TEXTURE) for file in inputs):
+        named = _one_scene(inputs)
         meta = LOD_META if LOD_META in named else META
         return [read_files(named, meta, scratch, level)], [meta]
     scenes = [read(file.path, file.name, scratch, level) for file in inputs]
     return scenes, [file.name for file in inputs]
+
+
+def _one_scene(inputs: Sequence[InputFile]) -> dict[str, Path]:
+    """The files of a loose or streamed SOG by name; where textures are sent, nothing else fits."""
+    named: dict[str, Path] = {}
+    for file in inputs:
+        last = file.name.rpartition("/")[2]
+        if not (last in (META, LOD_META) or last.endswith(TEXTURE)):
+            raise InvalidInput(
+                f"{file.name}: it came with the textures of a SOG; beside them only {META} or "
+                f"{LOD_META} belong.",
+                code="splat_files",
+                next_step="To merge scenes, send each SOG as one .sog or ZIP.",
+            )
+        if file.name in named:
+            raise InvalidInput(
+                f"{file.name}: two files of one SOG have this name.",
+                code="splat_files",
+                next_step="To merge scenes, send each SOG as one .sog or ZIP.",
+            )
+        named[file.name] = file.path
+    return named
 
 
 def _compare(
@@ -112,7 +137,7 @@ def _compare(
     """(figures of the main result against the scene it was made from, a picture of both)."""
     from models.splat_to_sog.metrics.report import compare  # its compiler is slow to import
 
-    original = splats if main.order is None else splats.take(main.order)
+    original = splats if main.order is None else splats.take(main.order, scratch)
     found = compare(
         original,
         read(main.path, main.path.name, scratch),
@@ -139,6 +164,11 @@ def _report(
             f"{result.path.name} cannot hold {what}: {count} splats."
             for what, count in result.lost.items()
         ]
+    warnings += [
+        f"{name} has no effect: it is for {', '.join(formats)}; "
+        f"formats is {', '.join(options.formats)}."
+        for name, formats in options.without_effect().items()
+    ]
     if options.palette_size and not splats.degree:
         warnings.append("palette_size has no effect: the scene has no spherical harmonics.")
     main = results[0]
@@ -150,7 +180,7 @@ def _report(
         "repaired": facts["repaired"],
         "model": splats.model,
         "sh_degree_in": degree_in,
-        "sh_degree": min(splats.degree, MAX_DEGREE),
+        "sh_degree": MAX_DEGREE if any("degree" in what for what in main.lost) else splats.degree,
         "palette_entries": palette_entries(main.files),
         "coding": main.choices,
         "bytes_out": main.path.stat().st_size,
@@ -163,9 +193,3 @@ def palette_entries(files: dict[str, bytes]) -> int:
     """Entries of the scene's palette, from its own description; 0 without harmonics."""
     description = json.loads(files.get(META, b"{}"))
     return int(description["shN"]["count"]) if "shN" in description else 0
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    return path.stat().st_size

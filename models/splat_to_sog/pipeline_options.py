@@ -5,14 +5,25 @@ Knows nothing of arrays: importing this module is cheap, so the HTTP layer may.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.scene.options import SceneOptions
 
 SplatFormat = Literal["sog", "loose", "lod", "ply", "compressed", "spz"]
+
+SOGS: tuple[SplatFormat, ...] = ("sog", "loose", "lod")
+MEANT_FOR: dict[str, tuple[SplatFormat, ...]] = {  # option -> the formats it changes
+    "preset": SOGS,
+    "target_psnr": SOGS,
+    "target_bytes": SOGS[:2],
+    "palette_size": SOGS,
+    "lod_levels": ("lod",),
+    "lod_ratio": ("lod",),
+    "spz_version": ("spz",),
+}
 
 
 class SplatOptions(SceneOptions, SogOptions):
@@ -50,3 +61,21 @@ class SplatOptions(SceneOptions, SogOptions):
         Literal[3, 4],
         Field(description="3: one gzip stream, read everywhere; 4: zstd streams, smaller."),
     ] = 3
+
+    @model_validator(mode="after")
+    def _one_file_of_that_size(self) -> Self:
+        if self.target_bytes is not None and "lod" in self.formats:
+            raise ValueError(
+                f"target_bytes is {self.target_bytes} and formats has lod, which is many files "
+                "that load one by one: give target_psnr or a preset"
+            )
+        return self
+
+    def without_effect(self) -> dict[str, tuple[SplatFormat, ...]]:
+        """Options that were set although no format to write knows them, and whose they are."""
+        return {
+            name: formats
+            for name, formats in MEANT_FOR.items()
+            if not set(formats) & set(self.formats)
+            and getattr(self, name) != type(self).model_fields[name].default
+        }

@@ -18,7 +18,7 @@ import click
 
 from models.context import Artifact, InputFile, PipelineError
 from service.cli.address import ServiceAddress
-from service.cli.files import place_copy
+from service.cli.files import pack, place_copy
 from service.cli.options import ENTRY, PipelineCommand, given
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PREVIEW = "preview.webp"
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+SCENE = click.Path(exists=True, allow_dash=True, path_type=Path)  # or the folder of a SOG
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,10 +84,10 @@ def mesh(
     hidden_options=["formats", "report"],
     short_help="A Gaussian splat to a SOG bundle, or from any splat format to another.",
 )
-@click.argument("source", type=SOURCE, metavar="IN")
+@click.argument("source", type=SCENE, metavar="IN")
 @click.argument("output", required=False, metavar="[OUT]")
 @click.option(
-    "--merge", multiple=True, type=SOURCE, metavar="FILE",
+    "--merge", multiple=True, type=SCENE, metavar="FILE",
     help="Another splat that becomes part of the scene. Repeat it for several.",
 )  # fmt: skip
 @click.option("--report", is_flag=True, help="Render scene and result; tell what coding cost.")
@@ -106,10 +107,11 @@ def sog(
 ) -> None:
     """A Gaussian splat to a SOG bundle, or from any splat format to another.
 
-    IN is a .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, the meta.json of a loose SOG or the
-    lod-meta.json of a streamed one. OUT's ending says what to write: .sog, .ply, .compressed.ply,
-    .spz, meta.json (loose SOG), lod-meta.json (streamed SOG with levels of detail). It is IN's
-    name with .sog, in this folder, unless named; `-` is stdin or stdout.
+    IN is a .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, the meta.json of a loose SOG, the
+    lod-meta.json of a streamed one, or the folder or ZIP of either. OUT's ending says what to
+    write: .sog, .ply, .compressed.ply, .spz, meta.json (loose SOG) or .loose.zip, lod-meta.json
+    (streamed SOG with levels of detail) or .lod.zip. It is IN's name with .sog, in this folder,
+    unless named; `-` is stdin or stdout.
 
     \b
     meshpress sog garden.ply garden.sog
@@ -117,14 +119,15 @@ def sog(
     meshpress sog house.ply all.sog --merge garden.ply
     cat garden.spz | meshpress sog - - > garden.sog
     """
-    name = source.name.removesuffix(source.suffix).removesuffix(".compressed")
-    default = "-" if source == Path("-") else f"{name}.sog"
+    whole = source.resolve().name if source.is_dir() else source.name
+    name = whole.removesuffix(Path(whole).suffix).removesuffix(".compressed")
+    output = output or ("-" if source == Path("-") else f"{name}.sog")
     if preview is not None:
+        if preview.resolve() == Path(output).resolve():
+            raise Refused(f"--preview and OUT are the same file, {output}.")
         Target(preview, "webp").check(rest["overwrite"])
     wanted = report or preview is not None
-    done = _convert(
-        ctx, (source, *merge), (output or default,), report=wanted, preview=preview, **rest
-    )
+    done = _convert(ctx, (source, *merge), (output,), report=wanted, preview=preview, **rest)
     quality = done.report.get("quality")
     if quality and not rest["as_json"]:
         _tell_quality(quality, done.report)
@@ -154,7 +157,7 @@ def _convert(
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="meshpress-") as scratch:
-            inputs = _inputs(entry, sources, Path(scratch))
+            inputs = _inputs(entry, sources, Path(scratch), packed=bool(server))
             work = Work(entry, inputs, values, device)
             folder = Path(scratch) / "work"
             folder.mkdir()
@@ -166,6 +169,7 @@ def _convert(
             written = [target.write(_artifact(done, target)) for target in targets]
             if preview is not None:
                 place_copy(_named(done, PREVIEW).path, preview)
+                written.append([preview])
     except Exception as error:
         if as_json:
             click.echo(json.dumps({"error": _fault(error)}))
@@ -174,7 +178,7 @@ def _convert(
     if as_json:
         click.echo(json.dumps(_facts(entry, done, written, seconds), indent=2))
     else:
-        _tell(done, targets, written, seconds, quiet)
+        _tell(done, targets, written[: len(targets)], seconds, quiet)
     return done
 
 
@@ -188,8 +192,13 @@ def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> l
     return targets
 
 
-def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> list[InputFile]:
-    """The files as the pipeline takes them; stdin is first written to the scratch folder."""
+def _inputs(
+    entry: PipelineEntry, sources: Sequence[Path], scratch: Path, packed: bool
+) -> list[InputFile]:
+    """The files as the pipeline takes them; stdin is first written to the scratch folder.
+
+    packed: a scene of several files becomes one ZIP, which a service takes.
+    """
     fewest, most = entry.inputs
     if not fewest <= len(sources) <= most:
         raise Refused(
@@ -197,7 +206,7 @@ def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> lis
         )
     if list(sources).count(Path("-")) > 1:
         raise Refused("`-` reads stdin and may stand only once.")
-    inputs = []
+    inputs: list[InputFile] = []
     for source in sources:
         if source == Path("-"):
             source = scratch / "stdin"
@@ -205,8 +214,20 @@ def _inputs(entry: PipelineEntry, sources: Sequence[Path], scratch: Path) -> lis
                 shutil.copyfileobj(sys.stdin.buffer, file)
             if not source.stat().st_size:
                 raise Refused("`-` reads stdin, which was empty.")
+        elif packed and (source.is_dir() or source.suffix.lower() == ".json"):
+            source = _packed(source, scratch / f"packed_{len(inputs)}")
         inputs.append(InputFile(source, source.name))
     return inputs
+
+
+def _packed(source: Path, folder: Path) -> Path:
+    """A loose or streamed SOG as one ZIP in `folder`, named as what the user gave."""
+    from models.splat_to_sog.readers.described import files_of  # loads arrays: only where needed
+
+    folder.mkdir()
+    archive = folder / f"{source.resolve().name}.zip"
+    pack(files_of(source), archive)
+    return archive
 
 
 def _artifact(done: Done, target: Target) -> Artifact:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from models.context import PipelineError
+
 TEXTURE_SUFFIXES = (".png", ".jpg")
 
 
@@ -65,18 +67,33 @@ def place_obj(archive: Path, target: Path) -> list[Path]:
 def place_members(archive: Path, main: Path) -> list[Path]:
     """Unzip every member beside `main`, one of them; it is written last and named first.
 
-    Raises ValueError for a member that would land elsewhere: the archive may come from a service.
+    Raises PipelineError, before anything is written, for a member that would land elsewhere: the
+    archive may come from a service.
     """
     with zipfile.ZipFile(archive) as source:
-        names = sorted(source.namelist(), key=lambda name: name == main.name)
+        names = [name for name in source.namelist() if not name.endswith("/")]
+        if outside := [name for name in names if Path(name).is_absolute() or ".." in _parts(name)]:
+            raise PipelineError(f"The result holds {outside[0]!r}, which lies outside its folder.")
+        if main.name not in names:
+            raise PipelineError(f"The result holds no {main.name}, only {', '.join(names)[:200]}.")
+        names.sort(key=lambda name: name == main.name)
         for name in names:
-            if name.startswith("/") or ".." in Path(name).parts:
-                raise ValueError(f"The result holds {name!r}, which lies outside its folder.")
             target = main.parent / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with source.open(name) as member:
                 place(target, partial(shutil.copyfileobj, member))
     return [main.parent / name for name in reversed(names)]
+
+
+def _parts(name: str) -> list[str]:
+    return name.replace("\\", "/").split("/")
+
+
+def pack(files: Mapping[str, Path], archive: Path) -> None:
+    """A ZIP of these files, as they are, under these names."""
+    with zipfile.ZipFile(archive, "w") as target:
+        for name, path in files.items():
+            target.write(path, name)
 
 
 def _place_renamed(member: IO[bytes], suffix: str, names: Mapping[str, Path]) -> None:

@@ -132,10 +132,21 @@ def _type(schema: Mapping[str, Any]) -> click.ParamType:  # type: ignore[type-ar
     if "const" in schema:
         return OneOf([schema["const"]])
     if schema.get("type") == "integer":
-        return click.IntRange(schema.get("minimum"), schema.get("maximum"))
+        return _ranged(click.IntRange, schema) or click.INT
     if schema.get("type") == "number":
-        return click.FloatRange(schema.get("minimum"), schema.get("maximum"))
+        return _ranged(click.FloatRange, schema) or click.FLOAT
     return click.STRING
+
+
+def _ranged(
+    kind: type[click.IntRange | click.FloatRange], schema: Mapping[str, Any]
+) -> click.ParamType | None:  # type: ignore[type-arg]
+    """The range of a schema; None when it has no limits."""
+    low, high = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    limits = schema.get("minimum", low), schema.get("maximum", high)
+    if limits == (None, None):
+        return None
+    return kind(*limits, min_open=low is not None, max_open=high is not None)
 
 
 def _without_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:

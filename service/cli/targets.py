@@ -25,6 +25,11 @@ ENDINGS = {  # of formats whose files end otherwise than in ".<format>"; longer 
 UNPACKED = {"lod": "lod-meta.json", "loose": "meta.json"}
 """Formats of many files: naming the one that describes the others unpacks them beside it."""
 
+MEMBERS = {  # what lies beside the file of UNPACKED, as patterns
+    "lod": ("[0-9]*_[0-9]*",),
+    "loose": ("means_[lu].webp", "scales.webp", "quats.webp", "sh0.webp", "shN_*s.webp"),
+}
+
 OPEN_WITH = {
     "glb": "Blender (File > Import > glTF 2.0) or any glTF viewer",
     "obj": "Blender (File > Import > Wavefront) or any mesh editor",
@@ -74,7 +79,8 @@ class Target:
         if self.is_loose_obj:
             companions = list(obj_companions(self.path).values())
         elif self.is_unpacked:
-            companions = sorted(folder.glob("*.webp"))
+            patterns = MEMBERS[self.format]
+            companions = sorted(path for pattern in patterns for path in folder.glob(pattern))
         for path in (self.path, *companions):
             if path.exists() and not overwrite:
                 raise Refused(f"{path} exists; add -w to overwrite it.")
@@ -101,7 +107,8 @@ def parse_target(text: str, formats: Sequence[str], default: str) -> Target:
     name = Path(text).name.lower()
     endings = {end: form for form in formats for end in ENDINGS.get(form, (f".{form}",))}
     for ending in sorted(endings, key=len, reverse=True):  # .compressed.ply before .ply
-        if name == ending or (ending[0] == "." and name.endswith(ending)):
+        # A file that others look for by its name has that name, in lower case.
+        if Path(text).name == ending or (ending[0] == "." and name.endswith(ending)):
             return Target(Path(text), endings[ending])
     allowed = ", ".join(endings)
     raise Refused(f"{text}: the format follows the ending, one of {allowed}.")

@@ -24,7 +24,14 @@ from .job import Job
 
 FilePath = str | os.PathLike[str]
 
-SPLAT_FORMATS = {".sog": "sog", ".compressed.ply": "compressed", ".ply": "ply", ".spz": "spz"}
+SPLAT_FORMATS = {
+    ".sog": "sog",
+    ".loose.zip": "loose",
+    ".lod.zip": "lod",
+    ".compressed.ply": "compressed",
+    ".ply": "ply",
+    ".spz": "spz",
+}
 """Ending of a file -> the service's name of its format; longer endings first."""
 
 
@@ -84,8 +91,8 @@ class Client:
         return job
 
     def splat(self, files: FilePath | Sequence[FilePath], out: FilePath, **options: Any) -> Job:
-        """A Gaussian splat, or several as one scene, to `out` (.sog, .ply, .compressed.ply, .spz);
-        returns the ended job."""
+        """A Gaussian splat, or several as one scene, to `out` (.sog, .loose.zip, .lod.zip, .ply,
+        .compressed.ply, .spz); returns the ended job."""
         name = Path(out).name.lower()
         fitting = [form for suffix, form in SPLAT_FORMATS.items() if name.endswith(suffix)]
         if not fitting:

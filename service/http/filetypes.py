@@ -34,7 +34,7 @@ class FileKind:
 PNG = FileKind("PNG", "image/png", ".png", ((0, b"\x89PNG\r\n\x1a\n"),))
 JPEG = FileKind("JPEG", "image/jpeg", ".jpg", ((0, b"\xff\xd8\xff"),))
 WEBP = FileKind("WebP", "image/webp", ".webp", ((0, b"RIFF"), (8, b"WEBP")), every=True)
-PLY = FileKind("PLY", "application/ply", ".ply", ((0, b"ply\n"), (0, b"ply\r")))
+PLY = FileKind("PLY", "application/ply", ".ply", ((0, b"ply\n"), (0, b"ply\r"), (0, b"ply ")))
 SPZ = FileKind("SPZ", "application/octet-stream", ".spz", ((0, b"NGSP"),))
 GZIP = FileKind("gzip (SPZ)", "application/gzip", ".spz", ((0, b"\x1f\x8b"),))
 KSPLAT = FileKind("KSPLAT", "application/octet-stream", ".ksplat", ((0, b"\x00\x01"),))

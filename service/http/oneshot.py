@@ -44,13 +44,13 @@ async def make_mesh(request: Request, parts: PartsOf) -> Response:
 
 @router.post(
     "/v1/splat",
-    summary="Splat in, SOG out",
+    summary="Splat(s) in, SOG or another format out",
     response_class=Response,
     responses=FILE_RESULT["splat"],
     openapi_extra=submission_docs("splat"),
 )
 async def make_splat(request: Request, parts: PartsOf) -> Response:
-    """The SOG bundle itself."""
+    """The scene itself, in the first of `formats` or the one that Accept prefers."""
     return await _make(request, parts, "splat")
 
 

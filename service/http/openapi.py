@@ -70,7 +70,14 @@ FILE_RESULT: dict[str, Responses] = {
         }
     },
     "splat": {
-        200: {"description": "The SOG bundle.", "content": {"application/zip": _BINARY}},
+        200: {
+            "description": "The file. `Link` leads to the job, its report and its other files.",
+            "content": {
+                "application/zip": _BINARY,
+                "application/ply": _BINARY,
+                "application/octet-stream": _BINARY,
+            },
+        }
     },
 }
 

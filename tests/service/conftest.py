@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,3 +153,23 @@ def meshpress(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def splat_ply() -> Callable[..., bytes]:
+    """`splat_ply(300, degree=1)`: a 3DGS .ply of that many random splats, the same each time."""
+
+    def make(count: int, degree: int = 0, seed: int = 0) -> bytes:
+        rng = np.random.default_rng(seed)
+        rest = 3 * ((degree + 1) ** 2 - 1)
+        columns = {f"{axis}": rng.normal(size=count) * 3 for axis in "xyz"}
+        columns |= {f"f_dc_{i}": rng.normal(size=count) for i in range(3)}
+        columns |= {f"f_rest_{i}": rng.normal(size=count) * 0.2 for i in range(rest)}
+        columns |= {"opacity": rng.normal(size=count) + 2}
+        columns |= {f"scale_{i}": rng.normal(size=count) - 3 for i in range(3)}
+        columns |= {f"rot_{i}": rng.normal(size=count) for i in range(4)}
+        header = f"ply\nformat binary_little_endian 1.0\nelement vertex {count}\n"
+        header += "".join(f"property float {name}\n" for name in columns) + "end_header\n"
+        return header.encode() + np.stack(list(columns.values()), 1).astype("<f4").tobytes()
+
+    return make

@@ -92,6 +92,61 @@ def test_loose_files_as_one_upload(encoded_scene: dict[str, bytes], tmp_path: Pa
     assert read(result.artifacts[0].path, "x").degree == 1
 
 
+def test_among_the_files_of_one_sog_nothing_else_belongs(
+    encoded_scene: dict[str, bytes], make_splats, write_ply, tmp_path: Path
+) -> None:
+    """A scene beside them would be dropped without a word."""
+    for name, data in encoded_scene.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / name for name in encoded_scene]
+    with pytest.raises(InvalidInput, match=r"other.ply: it came with the textures of a SOG"):
+        run(tmp_path / "out", *paths, write_ply(make_splats(9), name="other.ply"))
+    with pytest.raises(InvalidInput, match=r"meta.json: two files of one SOG have this name"):
+        run(tmp_path / "out", *paths, tmp_path / "meta.json")
+
+
+def test_bytes_in_are_those_of_every_file_read(
+    encoded_scene: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name, data in encoded_scene.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "photo.webp").write_bytes(bytes(999))
+    options = SplatOptions(report=False, formats=("lod", "ply"), lod_levels=2)
+    for given in (tmp_path / "meta.json", tmp_path):
+        result = run(tmp_path / "out", given, options=options)
+        assert result.report["bytes_in"] == sum(map(len, encoded_scene.values()))
+    chunks = tmp_path / "out" / "lod"
+    streamed = run(tmp_path / "again", chunks / "lod-meta.json", options=options)
+    sizes = [path.stat().st_size for path in chunks.rglob("*") if path.is_file()]
+    assert streamed.report["bytes_in"] == sum(sizes)
+
+
+def test_says_which_degree_its_main_result_has(make_splats, write_ply, tmp_path: Path) -> None:
+    source = write_ply(make_splats(20, 4))
+    for formats, degree in ((("ply", "sog"), 4), (("sog", "ply"), 3)):
+        options = SplatOptions(report=False, formats=formats)
+        result = run(tmp_path / "out", source, options=options)
+        path = result.artifacts[0].path
+        assert result.report["sh_degree"] == read(path, path.name).degree == degree
+
+
+def test_options_that_no_format_knows_are_told(make_splats, write_ply, tmp_path: Path) -> None:
+    source = write_ply(make_splats(20))
+    changed = {"target_psnr": 40.0, "lod_levels": 2, "spz_version": 4}
+    options = SplatOptions(report=False, formats=("ply",), **changed)
+    assert list(options.without_effect()) == list(changed)
+    warnings = run(tmp_path / "out", source, options=options).report["warnings"]
+    assert [warning.split()[0] for warning in warnings] == list(changed)
+    for formats in (("sog", "lod", "spz"), ("lod", "spz")):
+        assert not SplatOptions(formats=formats, **changed).without_effect()
+
+
+def test_a_streamed_sog_has_no_size_to_fit() -> None:
+    with pytest.raises(ValueError, match="target_bytes is 9000 and formats has lod"):
+        SplatOptions(formats=("lod",), target_bytes=9000)
+    SplatOptions(formats=("sog", "ply"), target_bytes=9000)
+
+
 def test_degree_4_is_cut_with_a_warning(make_splats, write_ply, tmp_path: Path) -> None:
     result = run(tmp_path, write_ply(make_splats(20, 4)))
     assert result.report["sh_degree_in"] == 4 and result.report["sh_degree"] == 3
