@@ -172,7 +172,8 @@ def words(node: ast.expr) -> str:
 
 
 def row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """A table's row is one line, whatever its cells hold."""
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def page(lines: list[str]) -> str:
