@@ -43,6 +43,11 @@ RENDERER_BLUR = 0.3
 SEEN_LEAST = 0.2
 """Visible share of a buried splat: a camera may come closer than the visibility test saw."""
 
+FARTHEST = 1e12
+"""Squared distance from the centre, in radii, beyond which all is equally far."""
+
+DIAGONAL = [0, 3, 5]  # of a covariance's upper triangle
+
 CHUNK_ROWS = 1 << 15  # of pairs: their working set stays in cache
 QUERY_ROWS = 1 << 17
 
@@ -133,7 +138,8 @@ class _Work:
         moments = moments_of(self.original, order)
         self.centre = np.median(moments.means, axis=0).astype(np.float64)
         distances = np.linalg.norm(moments.means - self.centre, axis=1)
-        self.radius = max(float(np.percentile(distances, 80)), 1e-12)
+        size = float(np.sqrt(np.median(moments.covs[:, DIAGONAL].max(axis=1))))
+        self.radius = max(float(np.percentile(distances, 80)), size, 1e-12)
         self.seen = visibility(moments, self.centre, self.radius, self.views)
         np.maximum(self.seen, np.float32(SEEN_LEAST), out=self.seen)
         away = self._away(moments)
@@ -145,7 +151,7 @@ class _Work:
         """How much smaller areas look that far out, to a camera inside or around the scene."""
         offset = (moments.means - self.centre) / self.radius
         square = np.einsum("nd,nd->n", offset, offset)
-        return np.asarray(1 + square, np.float32)
+        return np.asarray(np.minimum(1 + square, FARTHEST), np.float32)
 
     def _blur(self, away: Float32) -> Float32:  # [N] scene units squared
         """A pixel covers more of the scene the farther out it looks."""

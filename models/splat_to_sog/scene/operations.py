@@ -23,7 +23,7 @@ from models.splat_to_sog.scene import filters
 from models.splat_to_sog.scene.merge import merge
 from models.splat_to_sog.scene.options import SceneOptions
 from models.splat_to_sog.scene.transform import Transform, transform
-from models.splat_to_sog.scratch import Scratch
+from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import Splats, drop_non_finite
 
 OnStep = Callable[[str, float], None]  # (step, fraction of it that is done); may raise to stop
@@ -69,6 +69,7 @@ def apply(
     )
     on_step("transform", 0.0)
     splats = transform(splats, change, scratch)
+    _check_in_reach(splats, change)
 
     # 4. filters and 5. floaters, each on what the one before it left
     dropped: dict[str, int] = {}
@@ -130,6 +131,18 @@ def _check_drawable(splats: Splats, names: Sequence[str], report: dict[str, Json
             code="splat_empty",
             next_step="The training diverged or the export is broken: export it again.",
         )
+
+
+def _check_in_reach(splats: Splats, change: Transform) -> None:
+    """A number beyond float32 became infinite."""
+    for rows in chunks(len(splats)):
+        if not np.isfinite(splats.means[rows]).all():
+            raise InvalidInput(
+                f"scale {change.scale:g} and translate {change.translation.tolist()} move a splat "
+                "beyond 3.4e38, the largest number a scene can hold.",
+                code="splat_limits",
+                next_step="Move it less far, or drop what lies far out first.",
+            )
 
 
 def _check_left(splats: Splats, step: str, report: dict[str, JsonValue]) -> None:

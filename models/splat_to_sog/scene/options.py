@@ -10,8 +10,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Triple = Annotated[list[Finite], Field(min_length=3, max_length=3)]
+Coordinate = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]  # fits a float32
+Degrees = Annotated[float, Field(allow_inf_nan=False)]
+Place = Annotated[list[Coordinate], Field(min_length=3, max_length=3)]
+Angles = Annotated[list[Degrees], Field(min_length=3, max_length=3)]
 
 
 class SceneOptions(BaseModel):
@@ -20,10 +22,10 @@ class SceneOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     translate: Annotated[
-        Triple | None, Field(description="Move the scene by [x, y, z], scene units, after scale.")
+        Place | None, Field(description="Move the scene by [x, y, z], scene units, after scale.")
     ] = None
     rotate: Annotated[
-        Triple | None,
+        Angles | None,
         Field(
             description="Turn the scene by [x, y, z] degrees about its fixed axes through the "
             "origin: first about x, then y, then z."
@@ -63,7 +65,7 @@ class SceneOptions(BaseModel):
         ),
     ] = None
     box: Annotated[
-        list[Finite] | None,
+        list[Coordinate] | None,
         Field(
             min_length=6,
             max_length=6,
@@ -71,7 +73,7 @@ class SceneOptions(BaseModel):
         ),
     ] = None
     sphere: Annotated[
-        list[Finite] | None,
+        list[Coordinate] | None,
         Field(
             min_length=4,
             max_length=4,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.scene.moments import MAX_ALPHA, UPPER, Moments
+from models.splat_to_sog.scene.moments import MAX_ALPHA, MAX_LOG_SCALE, UPPER, Moments
 
 Float32 = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -34,6 +34,8 @@ least; but merges of one region err alike, so small detail must not be spent for
 
 
 TINY = np.float32(1e-30)
+FARTHEST = np.float32(np.exp(MAX_LOG_SCALE))
+"""Splats farther apart are merged as if they were this far: what holds of their sizes, here too."""
 
 
 AXES = np.array([[2, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
@@ -110,6 +112,7 @@ def merge_pairs(scene: Scene, i: Indices, j: Indices, views: Views) -> Merged:
     # 1. the merged mean and covariance
     delta = moments.means[j] - moments.means[i]
     means = moments.means[i] + rest[:, None] * delta
+    np.clip(delta, -FARTHEST, FARTHEST, out=delta)
     cov_a, cov_b = moments.covs[i], moments.covs[j]
     covs = share[:, None] * cov_a + rest[:, None] * cov_b
     spread = share * rest

@@ -90,7 +90,8 @@ def transform(splats: Splats, change: Transform, scratch: Scratch | None = None)
     matrix = change.scale * change.rotation
     for rows in chunks(len(splats)):
         moved = splats.means[rows].astype(np.float64) @ matrix.T
-        means[rows] = moved + change.translation
+        with np.errstate(over="ignore"):  # beyond float32: infinite, which the caller may refuse
+            means[rows] = moved + change.translation
     moved_scene = replace(splats, means=means)
     if change.scale != 1:
         scales = scratch.empty(splats.scales.shape)

@@ -136,7 +136,7 @@ AT_THE_DOOR = [
     Case("empty-file", 422, "'a.png') is empty", "/v1/mesh", form=form(("a.png", b""))),
     Case("second-file", 422, "File 2 (part 'image', 'b.png') is a GIF", "/v1/mesh", form=form(("a.png", png()), ("b.png", GIF))),
     Case("seventeen", 422, "more than 16 files", "/v1/mesh", form=form(*[("a.png", png())] * 17)),
-    Case("two-splats", 422, "more than 1 file", "/v1/splat", form=form(("a.ply", ply(1)), ("b.ply", ply(1)))),
+    Case("many-splats", 422, "more than 64 files", "/v1/splat", form=form(*[("a.ply", ply(1))] * 65)),
     Case("long-field", 413, "'seed' is longer", "/v1/mesh", form=[("seed", (None, b"1" * 20_000))]),
     Case("conflict", 422, "the form says '2', the query says '1'", "/v1/mesh?seed=1", form=[("seed", (None, b"2")), *form(("a.png", png()))]),
     # paths and parameters

@@ -136,3 +136,19 @@ def test_moments_and_back(make_splats) -> None:
     np.testing.assert_allclose(
         covariances(back.scales, back.quats), moments.covs, rtol=1e-4, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("keep", [40, 1])
+@pytest.mark.parametrize("kind", ["one place", "one far out", "one huge"])
+def test_scenes_without_a_sensible_size_stay_finite(make_splats, kind: str, keep: int) -> None:
+    """A warning would fail this test: nothing overflows where it matters."""
+    splats = make_splats(80, 1)
+    if kind == "one place":
+        splats.means[:] = splats.means[0]
+    elif kind == "one far out":
+        splats.means[5] = 1e30
+    else:
+        splats.scales[7] = 80
+    merged = decimate(splats, keep)
+    assert len(merged) == keep
+    assert len(drop_non_finite(merged).splats) == keep

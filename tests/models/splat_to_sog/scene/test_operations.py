@@ -66,3 +66,12 @@ def test_nothing_left_names_the_step(make_splats) -> None:
     with pytest.raises(InvalidInput, match="box: it leaves none of the 4 splats") as caught:
         apply([make_splats(4)], SceneOptions(box=[500, 0, 0, 501, 1, 1]))
     assert caught.value.code == "splat_empty"
+
+
+def test_a_splat_moved_beyond_float32_is_refused(make_splats) -> None:
+    splats = make_splats(4)
+    splats.means[2] = 3e38
+    with pytest.raises(InvalidInput, match=r"scale 10 and translate .* beyond 3.4e38") as error:
+        apply([splats], SceneOptions(scale=10))
+    assert error.value.code == "splat_limits"
+    apply([splats], SceneOptions(scale=0.5))

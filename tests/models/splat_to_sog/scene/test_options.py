@@ -20,6 +20,8 @@ from models.splat_to_sog.scene.options import SceneOptions
         ({"sphere": [0, 0, 0, 0]}, "radius is 0.0"),
         ({"box": [0, 1]}, "at least 6"),
         ({"translate": [0, float("nan"), 0]}, "finite"),
+        ({"translate": [0, 1e39, 0]}, "less than or equal to 10"),
+        ({"box": [-1e39, 0, 0, 1, 1, 1]}, "greater than or equal to -10"),
         ({"scale": 0}, "greater than 0"),
         ({"min_opacity": 1.5}, "less than or equal to 1"),
         ({"keep": 0}, "greater than or equal to 1"),
