@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,8 @@ def _write_sog(
         with new_file(path) as out:
             write_bundle(encoded.files, out)
     else:
-        parts = put_files(encoded.files, _fresh(folder / "loose") / META)
-        archived(Written(parts), path)
+        with TemporaryDirectory(dir=folder) as parts:
+            archived(Written(put_files(encoded.files, Path(parts) / META)), path)
     return Result(form, path, lost(splats, options), encoded.order, encoded.files, encoded.choices)
 
 
@@ -96,8 +97,9 @@ def _write_other(
 ) -> Result:
     path = folder / NAMES[form][0]
     if form == "lod":
-        written = _write_levels(splats, options, folder, stages)
-        return Result(form, archived(written, path).files[0], written.lost)
+        with TemporaryDirectory(dir=folder) as parts:
+            written = archived(_write_levels(splats, options, Path(parts), stages), path)
+        return Result(form, path, written.lost)
     chosen = SpzOptions(version=options.spz_version) if form == "spz" else None
     written = write(splats, path, form, chosen, partial(_within_write, stages))
     return Result(form, path, written.lost)
@@ -111,7 +113,7 @@ def _write_levels(splats: Splats, options: SplatOptions, folder: Path, stages: S
     found = levels(splats, shares, partial(stages, "edit"))
     return write_streamed(
         [level.splats for level in found],
-        _fresh(folder / "lod") / LOD_META,
+        folder / LOD_META,
         StreamedOptions(sog=options),
         stages,
     )
@@ -120,11 +122,6 @@ def _write_levels(splats: Splats, options: SplatOptions, folder: Path, stages: S
 def _within_write(stages: Stages, stage: str, fraction: float) -> None:
     """The stages of a writer are its own affair; outside they are one."""
     stages("write", fraction)
-
-
-def _fresh(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _check_count(splats: Splats) -> None:

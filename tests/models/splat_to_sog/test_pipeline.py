@@ -115,7 +115,9 @@ def test_bytes_in_are_those_of_every_file_read(
     for given in (tmp_path / "meta.json", tmp_path):
         result = run(tmp_path / "out", given, options=options)
         assert result.report["bytes_in"] == sum(map(len, encoded_scene.values()))
-    chunks = tmp_path / "out" / "lod"
+    chunks = tmp_path / "unpacked"
+    with zipfile.ZipFile(tmp_path / "out" / "scene.lod.zip") as archive:
+        archive.extractall(chunks)
     streamed = run(tmp_path / "again", chunks / "lod-meta.json", options=options)
     sizes = [path.stat().st_size for path in chunks.rglob("*") if path.is_file()]
     assert streamed.report["bytes_in"] == sum(sizes)
@@ -170,6 +172,10 @@ def test_every_format_at_once(make_splats, write_ply, tmp_path: Path) -> None:
     options = SplatOptions(report=False, formats=formats, lod_levels=2)
     result = run(tmp_path, write_ply(make_splats(300, 2)), options=options)
     assert [artifact.name.split(".")[1] for artifact in result.artifacts] == list(formats)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "scene.ply",
+        *(artifact.name for artifact in result.artifacts),
+    }  # nothing half-made or unpacked is left
     counts = {a.name: len(read(a.path, a.name)) for a in result.artifacts}
     assert set(counts.values()) == {300}, counts  # a streamed scene is read at its finest level
 
