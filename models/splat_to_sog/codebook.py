@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from models.splat_to_sog.layout import BOOK
 
 BINS = 1024
-SAMPLE = 1 << 19  # values a histogram is made of
+SAMPLE = 1 << 17  # values a histogram is made of
+TABLE = 1 << 14  # slots of a table that narrows the search for many values
 SENTINEL_DISTANCE = 20.0
 """How far beyond the finite values an infinity's level lies: e^-20 times a scale is nothing."""
 
@@ -36,7 +37,10 @@ class Codebook:
         """Index of the nearest level, any shape; ties go to the lower one."""
         levels = self.levels.astype(np.float64)
         middles = (levels[1:] + levels[:-1]) / 2
-        return np.searchsorted(middles, values, side="left").astype(np.uint8)
+        values = np.asarray(values)
+        if values.size < TABLE or not np.isfinite(levels).all() or levels[0] == levels[-1]:
+            return np.searchsorted(middles, values, side="left").astype(np.uint8)
+        return _by_table(middles, levels[0], levels[-1], values)
 
     def coarse(self, step: float) -> NDArray[np.uint8]:
         """Indices of levels about `step` apart, or as far as the book has them."""
@@ -64,6 +68,30 @@ class Codebook:
     def padded(self) -> NDArray[np.float32]:  # [256]
         """As SOG stores it: the last level repeated up to 256 entries."""
         return np.concatenate([self.levels, np.repeat(self.levels[-1:], BOOK - len(self.levels))])
+
+
+def _by_table(
+    middles: Float64, low: float, high: float, values: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """`searchsorted(middles, values)`, several times as fast: a table over equal slots of the range
+    gives the answer wherever a slot lies between two middles, which is nearly everywhere."""
+    flat = values.ravel()
+    out = np.empty(flat.size, np.uint8)
+    edges = low + (high - low) * np.arange(TABLE + 1) / TABLE
+    margin = (high - low) * 1e-6  # rounding may put a value into the slot beside its own
+    first = np.searchsorted(middles, edges[:-1] - margin, side="left")
+    last = np.searchsorted(middles, edges[1:] + margin, side="left")
+    answer, sure = first.astype(np.uint8), first == last
+    sure[[0, -1]] = False  # what lies outside is clipped into these
+    scale = np.float32(TABLE / (high - low))
+    for start in range(0, flat.size, TABLE):
+        part = flat[start : start + TABLE]
+        slot = np.clip((part - np.float32(low)) * scale, 0, TABLE - 1).astype(np.int32)
+        found = answer[slot]
+        unsure = np.flatnonzero(~sure[slot])
+        found[unsure] = np.searchsorted(middles, part[unsure], side="left")
+        out[start : start + TABLE] = found
+    return out.reshape(values.shape)
 
 
 def build_codebook(

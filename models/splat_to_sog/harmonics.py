@@ -34,6 +34,10 @@ class Harmonics:
         width, height = layout.palette_size_px(len(self.indices), self.degree)
         return layout.to_texture(self.indices.reshape(-1, 3), width, height)
 
+    def decoded(self) -> NDArray[np.float32]:  # [N, 3, K]
+        """Every splat's harmonics as they are read back."""
+        return self.book.decode(self.indices.transpose(0, 2, 1))[self.labels]
+
     def label_bytes(self) -> NDArray[np.uint8]:  # [N, 3]
         labels = self.labels
         return np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)

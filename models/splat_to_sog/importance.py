@@ -6,7 +6,7 @@ squared change of the picture under a small error of one attribute, summed over 
 integral over G^2 with a closed form (area pi sqrt|S| times a factor an attribute), here averaged
 over directions. Cameras are not known: they are taken to look at the scene's middle from ORBIT
 radii, with a picture ORBIT radii wide. The factors in SHARE were fitted once to pictures of real
-scenes in which one attribute at a time was disturbed (benchmarks/sog.py renders them).
+scenes in which one attribute at a time was disturbed.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Importance:
         return len(self.worth["colour"])
 
 
-def importance(splats: Splats) -> Importance:
-    """Of every splat of a finite scene; `visibility` is estimated on the way."""
+def importance(splats: Splats, hidden: bool = True) -> Importance:
+    """Of every splat of a finite scene. hidden: estimate what lies behind others (`visibility`), or
+    take every splat to be seen."""
     n = len(splats)
     centre, radius = frame(splats.means)
     distance2 = np.empty(n, np.float32)
@@ -63,7 +64,7 @@ def importance(splats: Splats) -> Importance:
         distance2[rows] = _distance2(splats.means[rows], centre, radius)
         area[rows] = _shape(splats, rows, distance2[rows], worth)
     alpha = alphas(splats.opacities)
-    seen = visibility(splats, alpha, area)
+    seen = visibility(splats, alpha, area) if hidden else np.ones(n, np.float32)
     for rows in chunks(n):
         a = alpha[rows]
         covered = np.minimum(np.pi * area[rows] / distance2[rows], SCREEN)

@@ -8,17 +8,15 @@ entropy falls with the logarithm of s.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
+from models.splat_to_sog.canonical import QUAT_SCALE, QUAT_ZERO
 
 CELL = 256  # positions that share a high byte
-QUAT_ZERO = 127.5  # a component of 0 lies between two codes
-QUAT_SCALE = 255 * math.sqrt(0.5)  # codes per unit of a quaternion's component
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,21 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
     """
     n = len(importance)
     count = min(CLASSES if count is None else count, max(1, n // MIN_CLASS))
+    of = np.zeros(n, np.uint8) if count == 1 else _labels(importance, count)
+    rows = slice(None, None, max(1, n // SAMPLE) if count == 1 else 1)
+    members = np.bincount(of[rows])
+    worth = {}
+    for name in ATTRIBUTES:
+        value = np.maximum(importance.worth[name][rows], 1e-30)
+        mean = np.bincount(of[rows], value) / members
+        middle = np.exp(np.bincount(of[rows], np.log(value)) / members)
+        worth[name] = np.sqrt(mean * middle)
+    return Classes(of, worth)
+
+
+def _labels(importance: Importance, count: int) -> NDArray[np.uint8]:  # [N]
+    """The class of each splat, most important first; none is empty."""
+    n = len(importance)
     root = np.sqrt(list(ATTRIBUTES.values())).astype(np.float32)
 
     def features(rows: slice) -> NDArray[np.float32]:
@@ -83,15 +98,8 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
     for start in range(0, n, 1 << 16):
         rows = slice(start, min(start + (1 << 16), n))
         of[rows] = _nearest(np.maximum(features(rows), floor), centres)
-    of = np.unique(of, return_inverse=True)[1].astype(np.uint8)  # no class is empty
-    members = np.bincount(of)
-    worth = {}
-    for name in ATTRIBUTES:
-        value = np.maximum(importance.worth[name], 1e-30)
-        mean = np.bincount(of, value) / members
-        middle = np.exp(np.bincount(of, np.log(value)) / members)
-        worth[name] = np.sqrt(mean * middle)
-    return Classes(of, worth)
+    labels: NDArray[np.uint8] = np.unique(of, return_inverse=True)[1].astype(np.uint8)
+    return labels
 
 
 def _nearest(features: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """Builds the palette: rows in, entries and the nearest one of every row out, on CPU or GPU.
 
 Does not know splats or textures. The page below is the whole way; `rate` chooses the size,
-`k_means` and `device` do the work, `entries` makes the result small.
+`k_means` and `device` do the work, `rounding` and `entries` make the result small.
 """
 
 from __future__ import annotations
@@ -14,37 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from models.splat_to_sog.layout import MAX_PALETTE
+from models.splat_to_sog.layout import BOOK as LEVELS
+from models.splat_to_sog.layout import MAX_PALETTE, PALETTE_COLUMNS
 from models.splat_to_sog.palette import rate
 from models.splat_to_sog.palette.cells import nearest_by_cells
 from models.splat_to_sog.palette.distinct import mostly_distinct, unique_rows
-from models.splat_to_sog.palette.entries import on_levels, storing_order
+from models.splat_to_sog.palette.entries import storing_order
 from models.splat_to_sog.palette.k_means import no_step
 from models.splat_to_sog.palette.nearest import FLAT_SIZE, nearest, threads
+from models.splat_to_sog.palette.rounding import round_entries
 from models.splat_to_sog.palette.two_level import train
 from models.splat_to_sog.scratch import chunks
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Labels = NDArray[np.intp]
 OnStep = Callable[[float], None]
 
 TRAIN_ROWS = 1 << 20
 """Rows that entries are trained on; of more, an even draw."""
 
+FEW_ROWS = 2 * PALETTE_COLUMNS  # so few may all have their own entry
+
 SMALLEST, LARGEST = 1e-12, 1e12
 
 
 @dataclass(frozen=True)
 class Palette:
-    """step: entries lie on at most 256 values about this far apart; 0 where they were not moved."""
+    """own: every distinct row has its entry, in the order of the rows, and none was searched."""
 
     entries: Float32  # [P, D]
     labels: Labels  # [N] nearest entry of each row
-    step: float = 0.0
+    own: bool = False
 
 
 def build_palette(
-    rows: Float32,  # [N, D] finite; may be a memory map
+    rows: Float32,  # [N, 3K] finite, channel-major as f_rest is; may be a memory map
     size: int | None = None,
     seed: int = 0,
     on_step: OnStep = no_step,
@@ -56,8 +61,8 @@ def build_palette(
     """At most `size` entries of least weighted squared error, and the nearest one for every row.
 
     price: weighted squared error that one bit of the file is worth. Without a size, the one of
-    least error + price x bits is taken (no price: `rate.default_price`). With a price or without
-    a size, entries are also rounded to the step that the price pays for.
+    least error + price x bits is taken (no price: `rate.default_price`). With a price or without a
+    size, entries are also rounded as far as the price pays for it (`rounding`).
     A scene with no more distinct rows than entries is kept exactly.
     on_step is called with the fraction done, often enough to stop by raising. Same rows, weights,
     size, price, seed and kind of device: same palette, on any number of cores.
@@ -70,40 +75,48 @@ def build_palette(
         found = build_palette(
             rows, size, seed, on_step, weights=weights, price=price, device=device
         )
-        step = math.ldexp(found.step, exponent)
-        return Palette(np.ldexp(found.entries, exponent), found.labels, step)
-    engine = _Cpu() if device == "cpu" else _Gpu(device)
+        return Palette(np.ldexp(found.entries, exponent), found.labels, found.own)
     rounded = size is None or price is not None
-    with engine:
+    with _engine(device) as engine:
         # 1. size
         if price is None:
             price = rate.default_price(rows, w)
-        if size is None:
-            size = rate.choose_size(rows, w, price, engine.trained(seed), seed)
-        size = min(size, MAX_PALETTE, len(rows))
+        if size is None and len(rows) > FEW_ROWS:
+            size = rate.measure(rows, w, engine.trained(seed), seed).at(price).size
+        size = min(size or MAX_PALETTE, MAX_PALETTE, len(rows))
         on_step(0.1)
 
-        # 2. few distinct rows are kept
+        # 2. few distinct rows are kept, and exactly if their values fit a codebook
+        all_weights, inverse = w, None
         if not mostly_distinct(rows):
             distinct, inverse, _ = unique_rows(rows)
-            if len(distinct) <= size and (not rounded or len(np.unique(distinct)) <= 256):
-                return _ordered(distinct, inverse, 0.0)
-            w_distinct = np.bincount(inverse, w, len(distinct)).astype(np.float32)
-            rows, w = distinct, w_distinct
-        else:
-            inverse = None
+            if len(distinct) <= size and (not rounded or len(np.unique(distinct)) <= LEVELS):
+                return _ordered(distinct, inverse, w)
+            rows, w = distinct, np.bincount(inverse, w, len(distinct)).astype(np.float32)
+        if rounded and size >= len(rows):
+            entries = round_entries(rows, w.astype(np.float64), price)
+            return Palette(entries, np.arange(len(rows)) if inverse is None else inverse, True)
 
         # 3. entries, trained on all rows or on a draw, then rounded
-        entries = engine.train(*_draw(rows, w, seed), size, seed, lambda f: on_step(0.1 + 0.6 * f))
-        step = 0.0
+        part, part_weights = _draw(rows, w, seed)
+        entries, served = engine.train(
+            part, part_weights, size, seed, lambda f: on_step(0.1 + 0.6 * f)
+        )
         if rounded:
-            step = rate.entry_step(price, len(entries), float(w.sum(dtype=np.float64)))
-            entries = on_levels(entries, step)
+            entries = round_entries(entries, served * (len(rows) / len(part)), price)
         on_step(0.8)
 
         # 4. labels of the entries as they are now
         labels = engine.label(rows, entries)
-    return _ordered(entries, labels if inverse is None else labels[inverse], step)
+    return _ordered(entries, labels if inverse is None else labels[inverse], all_weights)
+
+
+def measure(
+    rows: Float32, weights: NDArray[np.floating], seed: int = 0, device: str = "cpu"
+) -> rate.Trade:
+    """What palettes of these rows cost and lose, at any price: from a sample."""
+    with _engine(device) as engine:
+        return rate.measure(rows, _positive(weights), engine.trained(seed), seed)
 
 
 def relabel(rows: Float32, entries: Float32, device: str = "cpu") -> Labels:
@@ -111,8 +124,12 @@ def relabel(rows: Float32, entries: Float32, device: str = "cpu") -> Labels:
     and on a GPU, the squared error is about 0.1 % above the least (`cells.REACH`) or less."""
     if exponent := _exponent(rows):
         rows, entries = np.ldexp(rows, -exponent), np.ldexp(entries, -exponent)
-    with _Cpu() if device == "cpu" else _Gpu(device) as engine:
+    with _engine(device) as engine:
         return engine.label(rows, entries)
+
+
+def _engine(device: str) -> _Cpu | _Gpu:
+    return _Cpu() if device == "cpu" else _Gpu(device)
 
 
 class _Cpu:
@@ -127,14 +144,14 @@ class _Cpu:
 
     def train(
         self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step
-    ) -> Float32:
+    ) -> tuple[Float32, Float64]:
         return train(rows, weights, size, seed, self.pool, on_step)
 
     def trained(self, seed: int) -> rate.Train:
-        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, float]:
-            entries = self.train(rows, weights, size, seed)
+        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, Float64, float]:
+            entries, served = self.train(rows, weights, size, seed)
             _, distance = self._search(rows, entries)
-            return entries, float(np.average(distance, weights=weights))
+            return entries, served, float(np.average(distance, weights=weights))
 
         return run
 
@@ -162,13 +179,14 @@ class _Gpu:
 
     def train(
         self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step
-    ) -> Float32:
-        entries, _ = self.gpu.train(rows, weights, size, seed, self.device, on_step)
-        return entries
+    ) -> tuple[Float32, Float64]:
+        entries, served, _ = self.gpu.train(rows, weights, size, seed, self.device, on_step)
+        return entries, served
 
     def trained(self, seed: int) -> rate.Train:
-        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, float]:
-            found: tuple[Float32, float] = self.gpu.train(rows, weights, size, seed, self.device)
+        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, Float64, float]:
+            found: tuple[Float32, Float64, float]
+            found = self.gpu.train(rows, weights, size, seed, self.device)
             return found
 
         return run
@@ -200,11 +218,11 @@ def _draw(rows: Float32, weights: Float32, seed: int) -> tuple[Float32, Float32]
     return rows[index], weights[index]
 
 
-def _ordered(entries: Float32, labels: Labels, step: float) -> Palette:
+def _ordered(entries: Float32, labels: Labels, weights: Float32) -> Palette:
     """Without entries that no row uses, in the order that compresses."""
-    uses = np.bincount(labels, minlength=len(entries))
-    kept = np.flatnonzero(uses)
-    order = kept[storing_order(entries[kept], uses[kept])]
+    served = np.bincount(labels, weights, len(entries)).astype(np.float64)
+    kept = np.flatnonzero(np.bincount(labels, minlength=len(entries)))
+    order = kept[storing_order(entries[kept], served[kept])]
     renumbered = np.empty(len(entries), np.intp)
     renumbered[order] = np.arange(len(order))
-    return Palette(entries[order], renumbered[labels], step)
+    return Palette(entries[order], renumbered[labels])

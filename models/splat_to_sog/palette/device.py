@@ -278,12 +278,14 @@ def train(
     seed: int,
     device: str,
     on_step: Callable[[float], None] = lambda fraction: None,
-) -> tuple[Float32, float]:
-    """(entries [K, D], weighted mean squared error) for weighted rows."""
+) -> tuple[Float32, NDArray[np.float64], float]:
+    """(entries [K, D], weight that each serves [K], weighted mean squared error)."""
     on_device = Rows(rows, device)
     w = on_device.xp.asarray(weights)
-    entries, _, distance = k_means(on_device, w, min(size, len(rows)), seed, on_step=on_step)
-    return entries.get(), float((distance * w).sum() / w.sum())
+    entries, labels, distance = k_means(on_device, w, min(size, len(rows)), seed, on_step=on_step)
+    # on the CPU: in a fixed order
+    served = np.bincount(labels.get(), weights, len(entries)).astype(np.float64)
+    return entries.get(), served, float((distance * w).sum() / w.sum())
 
 
 def relabel(rows: Float32, entries: Float32, device: str) -> Labels:

@@ -1,9 +1,9 @@
-"""How many entries a scene is worth, and how coarsely they may be stored: rate against distortion.
+"""How many entries a scene is worth, and what they cost: rate against distortion.
 
 Does not build a palette. k-means at a few sizes on a sample gives the curve
 D(K) = c K^-a (1 - K/N)^b: a power law, times what is gained because the rows to be coded are the
-rows it was trained on. With what labels and entries cost, the size of least
-distortion + price x bits follows.
+rows it was trained on. With what labels and rounded entries cost (`rounding`), the size of least
+distortion + price x bits follows, and what that size takes.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.layout import MAX_PALETTE, PALETTE_COLUMNS
+from models.splat_to_sog.palette.rounding import rounded
 
 Float32 = NDArray[np.float32]
-Train = Callable[[Float32, NDArray[np.float32], int], tuple[Float32, float]]
-"""(rows, weights, size) -> (entries, weighted mean squared error)."""
+Float64 = NDArray[np.float64]
+Train = Callable[[Float32, NDArray[np.float32], int], tuple[Float32, Float64, float]]
+"""(rows, weights, size) -> (entries, weight that each serves, weighted mean squared error)."""
 
 SAMPLE_ROWS = 1 << 14
 SAMPLE_SIZES = (128, 32, 8, 4)  # rows per entry at which the curve is measured
 RELATIVE_PRICE = 0.006
-"""Of a row's mean energy, per bit: harmonics then take 3 to 7 bytes a splat in scenes of 1,000,000
-to 20,000 (docs/benchmarks.md)."""
+"""Of a row's mean energy, per bit."""
 ROUNDED_ENTRIES = 2048  # of the curve's largest palette: what coarse steps cost is read off these
-
+ROUNDED_PRICES = np.exp2(np.arange(-26.0, 3.0, 2.0))  # per entry's energy, where it is read off
 
 LABEL_SHARE = 0.97  # of log2 K: labels as coded, uses being uneven
-ENTRY_SHARE = 0.7  # of the columns' entropies: as coded, the colours of a coefficient being alike
+ENTRY_SHARE = 1.0  # of ideal codes: entries as coded
+OWN_LABEL_BITS = 0.3  # of a label that counts on from the one before
+PRICE_ROUNDS = 40
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,71 @@ class Curve:
 
     def __call__(self, size: int, count: int) -> float:
         return self.c * math.pow(size, -self.a) * math.pow(max(1 - size / count, 0), self.b)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best size at a price; bits of labels and entries; weighted squared error of all rows."""
+
+    size: int
+    bits: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What a scene's palettes cost and what they lose; measured once, asked at any price."""
+
+    count: int  # N rows
+    total: float  # summed weight of all rows
+    curve: Curve | None  # None: no error is left at the sample's largest size
+    entries: Float32  # [P, D] of a palette of the sample
+    served: Float64  # [P] weight of each, 1 on average
+
+    def at(self, price: float) -> Choice:
+        """Of least error + price x bits."""
+        largest = min(self.count, MAX_PALETTE)
+        best, least = Choice(largest, 0.0, 0.0), math.inf
+        for size in sizes(largest):
+            bits, error = self._rounded(price * size / self.total)
+            label = LABEL_SHARE * math.log2(size) if size < self.count else OWN_LABEL_BITS
+            bits = self.count * label + size * ENTRY_SHARE * bits
+            lost = self.curve(size, self.count) if self.curve and size < self.count else 0.0
+            error = self.total * (lost + error)
+            if error + price * bits < least:
+                best, least = Choice(size, bits, error), error + price * bits
+        return best
+
+    def price_within(self, bits: float, price: float) -> float:
+        """The lowest price, at least `price`, at which the palette takes at most so many bits; the
+        highest looked at if none does."""
+        if self.at(price).bits <= bits:
+            return price
+        low, high = 0.0, 60.0  # in octaves
+        for _ in range(PRICE_ROUNDS):
+            middle = (low + high) / 2
+            fits = self.at(price * 2**middle).bits <= bits
+            low, high = (low, middle) if fits else (middle, high)
+        return price * 2**high
+
+    def _rounded(self, price: float) -> tuple[float, float]:
+        """(bits, squared error) of a mean entry at a price per unit of weight served."""
+        at, bits, error = self._table
+        x = math.log(max(price, 1e-300))
+        return float(np.interp(x, at, bits)), float(np.exp(np.interp(x, at, error)))
+
+    @cached_property
+    def _table(self) -> tuple[Float64, Float64, Float64]:
+        """(logarithms of prices, bits, logarithms of squared errors) of a mean entry."""
+        energy = float((self.entries.astype(np.float64) ** 2).mean()) or 1.0
+        prices = ROUNDED_PRICES * energy
+        bits, error = [], []
+        for price in prices:
+            found, cost = rounded(self.entries, self.served, price)
+            gap = ((self.entries - found).astype(np.float64) ** 2).sum(axis=1)
+            bits.append(cost / len(self.entries))
+            error.append(math.log(max(float((self.served * gap).mean()), 1e-30 * energy)))
+        return np.log(prices), np.array(bits), np.array(error)
 
 
 def default_size(count: int) -> int:
@@ -61,48 +130,27 @@ def default_price(rows: Float32, weights: NDArray[np.float32]) -> float:
     return RELATIVE_PRICE * float(energy) * float(w.mean())
 
 
-def entry_step(price: float, size: int, total_weight: float) -> float:
-    """Step of stored entries at which a finer one costs more bits than it saves error.
-
-    Each value adds step^2/12 to the error of all rows, and a bit each time the step halves:
-    total_weight step / 6 = price size / (step ln 2).
-    """
-    return math.sqrt(6 * price * size / (total_weight * math.log(2)))
-
-
-def choose_size(
-    rows: Float32,  # [N, D]
+def measure(
+    rows: Float32,  # [N, D], more than a few
     weights: NDArray[np.float32],  # [N]
-    price: float,  # weighted squared error per bit
     train: Train,
     seed: int,
-) -> int:
-    """The size, a multiple of 64 above 64, of least error + price x (labels + entries) bits."""
+) -> Trade:
+    """The trade of a scene from palettes of a sample."""
     n = len(rows)
-    largest: int = min(n, MAX_PALETTE)
-    if n <= 2 * PALETTE_COLUMNS:
-        return largest
     sample = np.random.default_rng(seed).choice(n, min(n, SAMPLE_ROWS), replace=False)
     sample.sort()
     part, w = rows[sample], weights[sample]
     points = []
     for ratio in SAMPLE_SIZES:
-        size = len(part) // ratio
-        entries, error = train(part, w, size)
+        size = max(1, len(part) // ratio)
+        entries, served, error = train(part, w, size)
         points.append((size, error))
-    curve = fit(points, len(part))
-    if curve is None:
-        return min(largest, len(entries))
+    some = slice(None, None, -(-len(entries) // ROUNDED_ENTRIES))
     total = float(weights.sum(dtype=np.float64))
-    some = entries[:: -(-len(entries) // ROUNDED_ENTRIES)]
-    best, least = largest, math.inf
-    for size in sizes(largest):
-        bits, error = rounding(some, entry_step(price, size, total))
-        bits = n * LABEL_SHARE * math.log2(size) + size * ENTRY_SHARE * bits
-        cost = total * (curve(size, n) + error) + price * bits
-        if cost < least:
-            best, least = size, cost
-    return best
+    return Trade(
+        n, total, fit(points, len(part)), entries[some], served[some] / float(served.mean())
+    )
 
 
 def sizes(largest: int) -> list[int]:
@@ -121,17 +169,3 @@ def fit(points: list[tuple[int, float]], count: int) -> Curve | None:
     columns = np.stack([np.ones_like(size), -np.log(size), np.log1p(-size / count)], axis=1)
     (log_c, a, b), *_ = np.linalg.lstsq(columns, target, rcond=None)
     return Curve(math.exp(log_c), max(float(a), 0.0), max(float(b), 0.0))
-
-
-def rounding(entries: Float32, step: float) -> tuple[float, float]:
-    """(bits, squared error) of a mean entry rounded to multiples of the step: the entropies and
-    the errors of its columns, summed."""
-    multiple = np.rint(entries / np.float32(max(step, 1e-12)))
-    error = float(((entries - multiple * np.float32(step)) ** 2).sum(axis=1).mean())
-    bits = 0.0
-    for column in multiple.T:
-        column = np.sort(column)
-        ends = np.flatnonzero(np.append(column[1:] != column[:-1], True))
-        share = np.diff(ends, prepend=-1) / len(column)
-        bits -= float((share * np.log2(share)).sum())
-    return bits, error

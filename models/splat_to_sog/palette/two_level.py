@@ -23,6 +23,8 @@ from models.splat_to_sog.palette.k_means import (
 )
 from models.splat_to_sog.palette.nearest import FLAT_SIZE, Float32, Labels, members, nearest
 
+Float64 = NDArray[np.float64]
+
 SETTLE_ITERATIONS = 2
 SETTLE_REACH = 8  # cells searched while entries still move
 SAMPLE_PER_CELL = 256  # rows an entry of the first level is trained on
@@ -35,11 +37,13 @@ def train(
     seed: int,
     pool: Executor,
     on_step: Callable[[float], None] = no_step,
-) -> Float32:
-    """At most `size` entries ([K, D]) for weighted rows, by whichever way suits the size."""
+) -> tuple[Float32, Float64]:
+    """(at most `size` entries [K, D] for weighted rows, the weight that each serves [K]), by
+    whichever way suits the size."""
     if size <= FLAT_SIZE or size >= len(rows):
         rng = np.random.default_rng(seed)
-        return k_means(rows, weights, size, rng, pool, on_step=on_step)[0]
+        entries, labels = k_means(rows, weights, size, rng, pool, on_step=on_step)
+        return entries, np.bincount(labels, weights, len(entries)).astype(np.float64)
     return two_level(rows, weights, size, seed, pool, on_step)
 
 
@@ -50,7 +54,7 @@ def two_level(
     seed: int,
     pool: Executor,
     on_step: Callable[[float], None] = no_step,
-) -> Float32:
+) -> tuple[Float32, Float64]:
     # 1. cells: a coarse k-means on a sample
     rng = np.random.default_rng(seed)
     cells = max(2, int(math.sqrt(size)))
@@ -88,7 +92,7 @@ def two_level(
         labels, distances = nearest_by_cells(rows, entries, pool, SETTLE_REACH)
         entries = centroids(rows, weights, labels, entries)
         repair_empty(entries, labels, rows, distances * weights)
-    return entries
+    return entries, np.bincount(labels, weights, len(entries)).astype(np.float64)
 
 
 def share_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,32 +11,41 @@ from models.context import InvalidInput
 from models.splat_to_sog.bundle import bundle
 from models.splat_to_sog.encode import encode
 from models.splat_to_sog.options import SogOptions
-from models.splat_to_sog.presets import fit_bytes, predicted_psnr, price_of_error, price_of_psnr
+from models.splat_to_sog.presets import FINEST, NEAR_DB, first_price, fit_bytes, fit_psnr
+from models.splat_to_sog.trial import Trial
 
 
 def error(price: float) -> float:
     return 1e-6 + price
 
 
-def test_the_price_is_the_highest_within_the_error() -> None:
-    assert price_of_error(error, 3e-6) == pytest.approx(2e-6, rel=1e-6)
+def psnr(price: float) -> float:
+    """What is seen differs from what is predicted: ten times the error, and it grows slower."""
+    return -10 * math.log10(1e-6 + 10 * price**0.8)
+
+
+def test_the_first_price_is_the_highest_within_the_predicted_loss() -> None:
+    assert first_price(error, 10 * math.log10(3)) == pytest.approx(2e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss_db", [0.5, 3.4, 14.0, 25.0])
+def test_a_loss_is_met_as_rendered_not_as_predicted(loss_db: float) -> None:
+    target = psnr(FINEST) - loss_db
+    assert psnr(fit_psnr(psnr, target, error)) == pytest.approx(target, abs=NEAR_DB)
 
 
 def test_a_psnr_beyond_the_finest_steps_is_refused_with_the_best() -> None:
-    best = predicted_psnr(error(0.0))
-    assert predicted_psnr(error(price_of_psnr(error, best - 6))) == pytest.approx(
-        best - 6, abs=0.01
-    )
+    best = psnr(FINEST)
     with pytest.raises(InvalidInput, match=f"finest steps reach {best:.1f} dB"):
-        price_of_psnr(error, best + 1)
+        fit_psnr(psnr, best + 1, error)
 
 
 def test_fit_bytes_meets_its_target_closely() -> None:
-    made, price = fit_bytes(lambda p: 5000 * p**-0.1, int, 12_000, 1e-9)
-    assert 11_500 < made <= 12_000
-    assert 5000 * price**-0.1 == made
+    price, files = fit_bytes(lambda p: {"a": bytes(int(5000 * p**-0.1))}, 12_000, 1e-9)
+    assert 11_500 < len(files["a"]) <= 12_000
+    assert int(5000 * price**-0.1) == len(files["a"])
     with pytest.raises(InvalidInput, match="takes at least 900"):
-        fit_bytes(lambda p: 900, int, 500, 1e-9)
+        fit_bytes(lambda p: {"a": bytes(900)}, 500, 1e-9)
 
 
 def test_targets_of_a_scene(make_splats) -> None:
@@ -45,10 +56,18 @@ def test_targets_of_a_scene(make_splats) -> None:
     assert sizes["tiny"] < sizes["small"] < sizes["quality"]
     target = (sizes["tiny"] + sizes["small"]) // 2
     assert len(bundle(encode(splats, SogOptions(target_bytes=target)).files)) <= target
-    encoded = encode(splats, SogOptions(target_psnr=40.0))
-    assert encoded.choices["predicted_psnr_db"] == pytest.approx(40, abs=0.1)
     with pytest.raises(InvalidInput, match="bytes of textures; this scene takes at least"):
         encode(splats, SogOptions(target_bytes=2000))
+
+
+def test_a_trial_sees_no_error_in_the_scene_itself_and_more_in_a_worse_one(make_splats) -> None:
+    splats = make_splats(2000)
+    trial = Trial(splats)
+    assert trial.psnr_db(splats) == 120.0
+    coarse = encode(splats, SogOptions(target_psnr=35.0))
+    assert coarse.choices["classes"] == 1  # a small scene is one class
+    with pytest.raises(InvalidInput, match="finest steps reach"):
+        encode(splats, SogOptions(target_psnr=90.0))
 
 
 def test_one_target_at_a_time() -> None:

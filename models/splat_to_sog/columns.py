@@ -1,0 +1,195 @@
+"""Every number of a scene as bytes, at any price: what the per-splat textures hold.
+
+Does not order, compress or choose the price. Made once a scene; `textures` and `decoded` may then
+be asked for at many prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.splat_to_sog import layout
+from models.splat_to_sog.canonical import QUAT_SCALE, canonical
+from models.splat_to_sog.codebook import build_codebook
+from models.splat_to_sog.importance import alphas, axis_shares, importance
+from models.splat_to_sog.order import hilbert_keys
+from models.splat_to_sog.quantize import (
+    grid_of,
+    quantize_opacities,
+    quantize_positions,
+    quantize_quats,
+)
+from models.splat_to_sog.rate import classify, position_limit
+from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.splats import Splats
+
+ERROR_SAMPLE = 20_000
+PRECIOUS_SHARE = 0.25
+"""Of the splats: the few whose rotations are worth most make up nearly all of the error."""
+QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
+
+Texels = NDArray[np.uint8]
+OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
+
+
+class Columns:
+    """The texels of each splat in the order of the input, whatever the price.
+
+    max_classes: of like worth, each with steps of its own; 1 needs no estimate of what is hidden.
+    turns: ways of writing a rotation of which the one that is stored best is taken, for splats
+    where that is worth its bytes. order: rows in the order to store; by default class after class,
+    each along the curve.
+    """
+
+    def __init__(
+        self,
+        splats: Splats,
+        max_classes: int,
+        turns: int,
+        on_stage: OnStage,
+        order: NDArray[np.intp] | None = None,
+    ) -> None:
+        self.splats = splats
+        self.grid = grid_of(splats.means)
+        n = len(splats)
+        on_stage("quantise", 0.0)
+        self.importance = importance(splats, hidden=max_classes > 1)
+        self.classes = classify(self.importance, max_classes if order is None else 1)
+        on_stage("quantise", 0.3)
+        self.scales = np.empty((n, 3), np.float32)
+        self.quats = np.empty((n, 4), np.float32)
+        self._write_rotations(turns)
+        on_stage("quantise", 0.5)
+        worth = self.importance.worth
+        self.scale_book = build_codebook(self.scales, worth=worth["scale"])
+        self.colour_book = build_codebook(splats.sh0, worth=worth["colour"])
+        self.order = self._order() if order is None else order
+        on_stage("quantise", 0.7)
+
+    def _write_rotations(self, turns: int) -> None:
+        """`canonical` forms of all; a choice among `turns` of them for the precious."""
+        splats, flat = self.splats, self.splats.model == "2dgs"
+        worth = self.importance.worth["rotation"]
+        sample = worth[:: max(1, len(worth) // ERROR_SAMPLE)]
+        precious = np.quantile(sample, 1 - PRECIOUS_SHARE)
+        for rows in chunks(len(splats), QUANTISE_ROWS):
+            scales, quats = canonical(splats.scales[rows], splats.quats[rows], flat)
+            if turns > 1:
+                chosen = np.flatnonzero(worth[rows] > precious)
+                source = chosen + rows.start
+                scales[chosen], quats[chosen] = canonical(
+                    splats.scales[source], splats.quats[source], flat, turns
+                )
+            self.scales[rows], self.quats[rows] = scales, quats
+
+    @cached_property
+    def finest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+        """Of each attribute by class [C], from a sample: error at the finest steps; summed worth of
+        one number, so that error = worth step^2 / 12 at coarser ones."""
+        splats = self.splats
+        rows = np.arange(0, len(splats), max(1, len(splats) // ERROR_SAMPLE))
+        share = len(splats) / len(rows)
+        of = self.classes.of[rows]
+        finite = np.nan_to_num(self.scales[rows], neginf=0)
+        alpha = alphas(splats.opacities[rows]) * 255
+        square = {
+            "position": np.broadcast_to(self.grid.unit**2 / 12, (len(rows), 3)),
+            "scale": (self.scale_book.decode(self.scale_book.encode(finite)) - finite) ** 2
+            * axis_shares(splats.means[rows], finite),
+            "rotation": np.full((len(rows), 3), (2 / QUAT_SCALE) ** 2 / 12),
+            "colour": (
+                self.colour_book.decode(self.colour_book.encode(splats.sh0[rows]))
+                - splats.sh0[rows]
+            )
+            ** 2,
+            "opacity": ((np.rint(alpha) - alpha) / 255)[:, None] ** 2,
+        }
+        finest: dict[str, NDArray[np.float64]] = {}
+        worth: dict[str, NDArray[np.float64]] = {}
+        for name, value in square.items():
+            each = self.importance.worth[name][rows].astype(np.float64) * share
+            count = self.classes.count
+            finest[name] = np.bincount(of, each * value.sum(axis=1), count).astype(np.float64)
+            worth[name] = np.bincount(of, each * value.shape[1], count).astype(np.float64)
+        return finest, worth
+
+    def predicted_error(self, price: float) -> float:
+        """Mean squared error of a picture (values 0..1), harmonics left out.
+
+        The finest steps of scales and rotations are left out too: they weigh on a few large splats
+        whose worth is an upper bound (a shape that is off by its own width cannot get worse).
+        """
+        steps = self.classes.steps(price)
+        finest, worth = self.finest
+        total = 0.0
+        for name, floor in finest.items():
+            coarse = worth[name] * steps[name] ** 2 / 12
+            total += float(np.maximum(coarse - floor, 0).sum())
+            if name in ("position", "colour", "opacity"):
+                total += float(floor.sum())
+        return total
+
+    def _order(self) -> NDArray[np.intp]:
+        """Class after class, each along the curve: neighbours in space and of one step."""
+        keys = np.empty(len(self.splats), np.uint64)
+        for rows in chunks(len(self.splats)):
+            keys[rows] = hilbert_keys(quantize_positions(self.splats.means[rows], self.grid).steps)
+        return np.lexsort((keys, self.classes.of))
+
+    def textures(self, price: float) -> dict[str, Texels]:
+        """[N, 3 or 4] bytes of each texture at this price."""
+        splats, of = self.splats, self.classes.of
+        n = len(splats)
+        steps = self.classes.steps(price)
+        limit = position_limit(splats.means)
+        grid = (
+            np.rint(np.minimum(steps["position"][:, None], limit) / self.grid.unit)
+            .clip(1, 256)
+            .astype(np.int32)
+        )
+        turn = np.rint(steps["rotation"] / 2 * QUAT_SCALE).clip(1, 64).astype(np.int32)
+        alpha = np.rint(steps["opacity"] * 255).clip(1, 64).astype(np.int32)
+        low, high = np.empty((n, 3), np.uint8), np.empty((n, 3), np.uint8)
+        quats, colour = np.empty((n, 4), np.uint8), np.empty((n, 4), np.uint8)
+        scales = np.empty((n, 3), np.uint8)
+        for rows in chunks(n, QUANTISE_ROWS):
+            group = of[rows]
+            positions = quantize_positions(splats.means[rows], self.grid, grid[group])
+            low[rows], high[rows] = positions.low, positions.high
+            quats[rows] = quantize_quats(self.quats[rows], turn[group])
+            colour[rows, 3] = quantize_opacities(splats.opacities[rows], alpha[group])
+        for number in range(self.classes.count):
+            members = np.flatnonzero(of == number)
+            scales[members] = self.scale_book.encode_coarse(
+                self.scales[members], float(steps["scale"][number])
+            )
+            colour[members, :3] = self.colour_book.encode_coarse(
+                splats.sh0[members], float(steps["colour"][number])
+            )
+        return {
+            "means_l.webp": low,
+            "means_u.webp": high,
+            "scales.webp": scales,
+            "quats.webp": quats,
+            "sh0.webp": colour,
+        }
+
+    def decoded(self, texels: Mapping[str, Texels]) -> Splats:
+        """The scene as a reader would find it in these textures, in the order of the input; with
+        its own harmonics."""
+        steps = texels["means_u.webp"].astype(np.uint16) << 8 | texels["means_l.webp"]
+        means = layout.linear_position(self.grid.mins + self.grid.unit * steps)
+        colour = texels["sh0.webp"]
+        return replace(
+            self.splats,
+            means=means.astype(np.float32),
+            scales=self.scale_book.decode(texels["scales.webp"]),
+            quats=layout.quats_from_texels(texels["quats.webp"]).astype(np.float32),
+            opacities=layout.alpha_to_logit(colour[:, 3]).astype(np.float32),
+            sh0=self.colour_book.decode(colour[:, :3]),
+        )
