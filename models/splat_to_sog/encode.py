@@ -70,8 +70,7 @@ def encode(
     # 2. the price of a bit: the finest steps, a loss that is seen, or a size that is met
     if options.target_bytes is not None:
         start = first_price(coder.columns.predicted_error, plan.loss_db)
-        target = options.target_bytes - BUNDLE_BYTES
-        price, files = fit_bytes(coder.files, target, start)
+        price, files = fit_bytes(coder.files, options.target_bytes, start, BUNDLE_BYTES)
     else:
         price = FINEST
         if options.target_psnr is not None:

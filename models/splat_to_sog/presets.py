@@ -51,6 +51,7 @@ PSNR_ATTEMPTS = 8
 BYTES_ATTEMPTS = 7
 SLACK = 0.985  # a file within this share of its target is near enough
 LOG_BYTES_PER_LOG_PRICE = 0.12  # a first guess
+WIDEST = 20.0  # log price: beyond that far nothing changes any more
 
 Error = Callable[[float], float]  # price -> predicted mean squared error of a picture
 Psnr = Callable[[float], float]  # price -> rendered PSNR, dB
@@ -109,11 +110,13 @@ def _error_of(db: float) -> float:
     return float(10 ** (-db / 10))
 
 
-def fit_bytes(files: Files, target: int, start: float) -> tuple[float, dict[str, bytes]]:
-    """(the lowest price found whose files take at most `target` bytes, those files).
+def fit_bytes(
+    files: Files, target: int, start: float, overhead: int = 0
+) -> tuple[float, dict[str, bytes]]:
+    """(the lowest price found whose files and `overhead` take at most `target` bytes, those files).
 
-    log(size) is nearly linear in log(price): a secant search over real files. Raises InvalidInput
-    that names the smallest size reached.
+    The logarithm of the size falls nearly linearly with that of the price: a secant search over
+    real files. Raises InvalidInput that names the smallest size reached.
     """
     fits: tuple[float, dict[str, bytes]] | None = None
     smallest: int | None = None
@@ -122,7 +125,7 @@ def fit_bytes(files: Files, target: int, start: float) -> tuple[float, dict[str,
     previous: tuple[float, float] | None = None
     for _ in range(BYTES_ATTEMPTS):
         made = files(math.exp(at))
-        length = sum(map(len, made.values()))
+        length = overhead + sum(map(len, made.values()))
         smallest = length if smallest is None else min(smallest, length)
         if length <= target:
             high = min(high, at)
@@ -138,11 +141,11 @@ def fit_bytes(files: Files, target: int, start: float) -> tuple[float, dict[str,
             steepness = min(max(slope, 0.01), 1.0)
         previous = at, excess
         at += excess / steepness
-        if not low < at < high:
-            at = (max(low, -60.0) + min(high, 0.0)) / 2
+        if not low < at < high:  # a jump beyond what is known: to the middle of it
+            at = (max(low, high - WIDEST) + min(high, low + WIDEST)) / 2
     if fits is None:
         raise InvalidInput(
-            f"The target is {target} bytes of textures; this scene takes at least {smallest}.",
+            f"target_bytes: {target}; this scene takes at least {smallest}.",
             code="target_unreachable",
             next_step=f"Allow {smallest} bytes, cut sh_degree, or drop splats.",
         )

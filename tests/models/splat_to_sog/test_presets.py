@@ -45,7 +45,19 @@ def test_fit_bytes_meets_its_target_closely() -> None:
     assert 11_500 < len(files["a"]) <= 12_000
     assert int(5000 * price**-0.1) == len(files["a"])
     with pytest.raises(InvalidInput, match="takes at least 900"):
-        fit_bytes(lambda p: {"a": bytes(900)}, 500, 1e-9)
+        fit_bytes(lambda p: {"a": bytes(800)}, 500, 1e-9, overhead=100)
+
+
+@pytest.mark.parametrize("target", [1, 1099, 1100, 25_000])
+def test_any_target_is_met_or_refused_with_a_size_that_is_met(make_splats, target: int) -> None:
+    splats = make_splats(500, 3)
+    try:
+        made = encode(splats, SogOptions(target_bytes=target))
+    except InvalidInput as refused:
+        smallest = int(refused.message.split("at least ")[1].rstrip("."))
+        made = encode(splats, SogOptions(target_bytes=smallest))
+        target = smallest
+    assert len(bundle(made.files)) <= target
 
 
 def test_targets_of_a_scene(make_splats) -> None:
@@ -56,7 +68,7 @@ def test_targets_of_a_scene(make_splats) -> None:
     assert sizes["tiny"] < sizes["small"] < sizes["quality"]
     target = (sizes["tiny"] + sizes["small"]) // 2
     assert len(bundle(encode(splats, SogOptions(target_bytes=target)).files)) <= target
-    with pytest.raises(InvalidInput, match="bytes of textures; this scene takes at least"):
+    with pytest.raises(InvalidInput, match="target_bytes: 2000; this scene takes at least"):
         encode(splats, SogOptions(target_bytes=2000))
 
 
