@@ -76,7 +76,6 @@ def whole(rows: np.ndarray, arguments: argparse.Namespace) -> dict[str, Any]:
         "rows": len(rows),
         "device": arguments.device,
         "entries": len(found.entries),
-        "step": round(found.step, 5),
         "error": round(error / len(rows), 5),
         "wall_s": [round(wall, 3) for wall, _ in times],
         "cpu_s": [round(cpu, 2) for _, cpu in times],

@@ -1,21 +1,28 @@
 """Codes spherical harmonics: a palette of whole vectors, and a label of it for every splat.
 
-Does not cluster (`palette`) or choose what error is worth (`importance`).
+Does not cluster (`palette`) or choose what error is worth (`importance`). Harmonics hold most of
+what a scene stores and most of what coding loses: no palette comes near the finest steps of the
+other attributes, and a bit that those save is better spent here. So in scenes that have harmonics
+they set the price (`harmonics_price`), for all attributes alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook, build_codebook
-from models.splat_to_sog.options import SogOptions
+from models.splat_to_sog.options import Preset, SogOptions
 from models.splat_to_sog.palette import build_palette
+from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+
+PRICES: dict[Preset, float] = {"quality": 8e-4, "small": 3e-3, "tiny": 7e-3}
+"""What a bit must save, as a share of the error of a mean splat without harmonics."""
 
 OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
 
@@ -28,6 +35,22 @@ class Harmonics:
     indices: NDArray[np.uint8]
     book: Codebook
     degree: int
+    own: bool = False
+
+    def along(self, order: NDArray[np.intp]) -> Harmonics:
+        """The same for splats that are stored in this order [N].
+
+        Where every splat has an entry of its own, entries follow their splats: a label is the one
+        before plus one, and costs nothing.
+        """
+        if not self.own:
+            return self
+        first = np.full(len(self.indices), len(order))
+        np.minimum.at(first, self.labels[order], np.arange(len(order)))
+        follow = np.argsort(first, kind="stable")
+        renumbered = np.empty(len(follow), np.intp)
+        renumbered[follow] = np.arange(len(follow))
+        return replace(self, labels=renumbered[self.labels], indices=self.indices[follow])
 
     def palette_texture(self) -> NDArray[np.uint8]:
         """Entries as texels [H, W, 3]."""
@@ -43,6 +66,20 @@ class Harmonics:
         return np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
 
 
+def harmonics_price(
+    splats: Splats,
+    worth: NDArray[np.float32],  # [N] squared error of a picture per squared unit of a coefficient
+    preset: Preset,
+) -> float:
+    """Squared error that a bit must save: PRICES of the error of a mean splat without harmonics."""
+    rows = splats.shN.reshape(len(splats), -1)
+    error = 0.0
+    for part in chunks(len(splats)):
+        energy = np.einsum("nd,nd->n", rows[part], rows[part], dtype=np.float64)
+        error += float(energy @ worth[part])
+    return PRICES[preset] * error / len(splats)
+
+
 def code_harmonics(
     splats: Splats,
     worth: NDArray[np.float32],  # [N] squared error of a picture per squared unit of a coefficient
@@ -53,8 +90,11 @@ def code_harmonics(
 ) -> Harmonics:
     """Palette and labels, in the order of the splats.
 
-    The palette's entries are in storing order and on few values: their codebook is exact.
+    The palette's entries are in storing order and on few values: their codebook is exact. A preset
+    pays no less than `harmonics_price`.
     """
+    if options.target_psnr is None and options.target_bytes is None:
+        price = max(price, harmonics_price(splats, worth, options.preset))
     n, _, k = splats.shN.shape
     palette = build_palette(
         splats.shN.reshape(n, 3 * k),
@@ -69,7 +109,7 @@ def code_harmonics(
     labels, used = _only_used(palette.labels)
     indices = book.encode(palette.entries[used])  # [P, 3K]
     pixels = indices.reshape(-1, 3, k).transpose(0, 2, 1)  # entry, coefficient, channel
-    return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree)
+    return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree, palette.own)
 
 
 def _only_used(labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -32,8 +32,9 @@ ROUNDED_ENTRIES = 2048  # of the curve's largest palette: what coarse steps cost
 ROUNDED_PRICES = np.exp2(np.arange(-26.0, 3.0, 2.0))  # per entry's energy, where it is read off
 
 LABEL_SHARE = 0.97  # of log2 K: labels as coded, uses being uneven
-ENTRY_SHARE = 1.0  # of ideal codes: entries as coded
-OWN_LABEL_BITS = 0.3  # of a label that counts on from the one before
+ENTRY_SHARE = 1.22  # of ideal codes: entries as coded, those of one step together
+OWN_ENTRY_SHARE = 1.2  # the same where every row has its own entry, in the order of the rows
+OWN_LABEL_BITS = 0.1  # of a label that counts on from the one before
 PRICE_ROUNDS = 40
 
 
@@ -74,9 +75,12 @@ class Trade:
         best, least = Choice(largest, 0.0, 0.0), math.inf
         for size in sizes(largest):
             bits, error = self._rounded(price * size / self.total)
-            label = LABEL_SHARE * math.log2(size) if size < self.count else OWN_LABEL_BITS
-            bits = self.count * label + size * ENTRY_SHARE * bits
-            lost = self.curve(size, self.count) if self.curve and size < self.count else 0.0
+            lost = 0.0
+            if size < self.count:
+                bits = size * ENTRY_SHARE * bits + self.count * LABEL_SHARE * math.log2(size)
+                lost = self.curve(size, self.count) if self.curve else 0.0
+            else:
+                bits = size * (OWN_ENTRY_SHARE * bits + OWN_LABEL_BITS)
             error = self.total * (lost + error)
             if error + price * bits < least:
                 best, least = Choice(size, bits, error), error + price * bits
