@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.splat_to_sog.device import kernel
 from models.splat_to_sog.metrics.rasterise import TILE_PX
 from models.splat_to_sog.metrics.rasterise_cuda import (
-    OPTIONS,
     SOURCE,
     Gaussians,
     bin_tiles,
@@ -59,7 +59,7 @@ class Blend(torch.autograd.Function):
         ranked = [
             torch.zeros(array.shape, dtype=torch.float32, device=order.device) for array in inputs
         ]
-        _kernel()(
+        kernel(_source(), "blend_backward")(
             (tiles.across, tiles.down),
             (TILE_PX, TILE_PX),
             (
@@ -80,7 +80,5 @@ class Blend(torch.autograd.Function):
 
 
 @cache
-def _kernel() -> Any:
-    own = Path(__file__).with_suffix(".cu").read_text()
-    module = cupy.RawModule(code=SOURCE.read_text() + own, options=OPTIONS)
-    return module.get_function("blend_backward")
+def _source() -> str:
+    return SOURCE.read_text() + Path(__file__).with_suffix(".cu").read_text()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.context import Unavailable
+from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.palette import build_palette, device, relabel
 
 pytestmark = pytest.mark.gpu
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def cuda() -> str:
     try:
-        device.import_cupy("cuda:0")
+        import_cupy("cuda:0")
     except Unavailable as missing:
         pytest.skip(missing.message)
     return "cuda:0"

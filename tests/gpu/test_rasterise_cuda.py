@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from models.context import Unavailable
+from models.splat_to_sog.device import on_device
 from models.splat_to_sog.metrics.cameras import orbit
 from models.splat_to_sog.metrics.project import project
 from models.splat_to_sog.metrics.rasterise import Camera, Projected, contributions, rasterise
-from models.splat_to_sog.metrics.rasterise_cuda import DeviceScene, on_device
+from models.splat_to_sog.metrics.rasterise_cuda import DeviceScene
 from models.splat_to_sog.metrics.rasterise_cuda import rasterise as rasterise_cuda
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
 

@@ -8,10 +8,7 @@ blends its Gaussians from shared memory, one thread a pixel.
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.context import Unavailable
+from models.splat_to_sog.device import kernel, loaded_cupy, on_device
 from models.splat_to_sog.metrics.rasterise import (
     BLACK,
     TILE_PX,
@@ -32,7 +29,6 @@ from models.splat_to_sog.metrics.rasterise import (
 from models.splat_to_sog.splats import Splats
 
 SOURCE = Path(__file__).with_suffix(".cu")
-OPTIONS = ("-std=c++17",)
 NOT_DRAWN = np.uint64(0xFFFFFFFFFFFFFFFF)  # key that `project` leaves for what is not visible
 FIXED_POINT = 2.0**32  # of `weigh`
 LOW_BITS = np.uint64(0xFFFFFFFF)
@@ -102,7 +98,7 @@ class DeviceScene:
             tiles = bin_tiles(gaussians, camera.width, camera.height)
             added = cupy.zeros(len(gaussians), cupy.uint64)
             inputs = (gaussians.means2d, gaussians.conics, gaussians.colours, gaussians.opacities)
-            kernel("weigh")(
+            kernel(_source(), "weigh")(
                 (tiles.across, tiles.down),
                 (TILE_PX, TILE_PX),
                 (
@@ -124,7 +120,7 @@ class DeviceScene:
 
     def _visible(self, camera: Camera) -> DeviceArray:  # [M] int64
         """Projects every splat into `self._drawn`; returns the visible rows, front to back."""
-        cupy = _cupy()
+        cupy = loaded_cupy()
         n = self._count
         pose = [*camera.position, *camera.rotation.ravel(), camera.focal_px, camera.near]
         order = cupy.empty(n, cupy.uint64)
@@ -192,7 +188,7 @@ class Tiles:
 
 def bin_tiles(gaussians: Gaussians, width: int, height: int) -> Tiles:
     """Sort the Gaussians into the 16 x 16 px tiles that their boxes touch."""
-    cupy = _cupy()
+    cupy = loaded_cupy()
     n = len(gaussians)
     across, down = math.ceil(width / TILE_PX), math.ceil(height / TILE_PX)
     starts = cupy.zeros(across * down + 1, cupy.int64)
@@ -223,13 +219,13 @@ def blend(
     gaussians: Gaussians, tiles: Tiles, width: int, height: int, background: Colour = BLACK
 ) -> Blended:
     """Draw every tile front to back."""
-    cupy = _cupy()
+    cupy = loaded_cupy()
     out = Blended(
         cupy.empty((height, width, 3), cupy.float32),
         cupy.empty((height, width), cupy.float32),
         cupy.empty((height, width), cupy.int64),
     )
-    kernel("blend")(
+    kernel(_source(), "blend")(
         (tiles.across, tiles.down),
         (TILE_PX, TILE_PX),
         (
@@ -250,42 +246,15 @@ def blend(
     return out
 
 
-@contextmanager
-def on_device(device: str) -> Iterator[Any]:
-    """cupy, with `device` ("cuda:<index>") current; Unavailable if there is none."""
-    from models.splat_to_sog.palette.device import import_cupy
-
-    cupy, found = import_cupy(device)
-    with found:
-        yield cupy
-
-
-def kernel(name: str) -> Any:
-    """A kernel of `rasterise_cuda.cu`, compiled for the current device."""
-    try:
-        return _module().get_function(name)
-    except _cupy().cuda.compiler.CompileException as error:
-        raise Unavailable(
-            f"NVRTC cannot compile the rasteriser for this card: {error}",
-            code="kernel_compiler",
-            next_step="sm_120 needs CUDA 12.8 or newer: update nvidia-cuda-nvrtc-cu12.",
-        ) from error
-
-
 @cache
-def _module() -> Any:
-    """cupy compiles it once per device and keeps the binary on disk."""
-    return _cupy().RawModule(code=SOURCE.read_text(), options=OPTIONS)
+def _source() -> str:
+    return SOURCE.read_text()
 
 
 def _launch(name: str, threads: int, *arguments: object) -> None:
     """One thread an item."""
     if threads:
-        kernel(name)((math.ceil(threads / THREADS),), (THREADS,), arguments)
-
-
-def _cupy() -> Any:
-    return importlib.import_module("cupy")
+        kernel(_source(), name)((math.ceil(threads / THREADS),), (THREADS,), arguments)
 
 
 def _to_host(array: DeviceArray) -> Float32:

@@ -9,21 +9,20 @@ the card at hand, sm_75 and up.
 
 from __future__ import annotations
 
-import functools
-import importlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.context import Unavailable
+from models.splat_to_sog.device import import_cupy, kernel
 from models.splat_to_sog.order.walk import Coordinates
 
 THREADS = 256
 PART_SPLATS = 1 << 20  # whose coordinates are on the device at once
 PLAIN_SHARED_BYTES = 48 << 10  # above, a kernel has to ask
 
-KERNEL = r"""
+SOURCE = r"""
 extern "C" __global__ void walk(
     const short* coordinates,  // [channels, total]
     unsigned short* placed,    // [total] position within its block of the splat at each place
@@ -75,14 +74,14 @@ def walk_on_device(
     device: str,  # "cuda" or "cuda:1"
 ) -> NDArray[np.intp]:  # [N]
     """What `walk` returns. Raises Unavailable without CuPy, the device, or enough shared memory."""
-    cupy = import_cupy(device)
+    cupy, found = import_cupy(device)
     out = np.empty_like(order)
     whole = len(order) - len(order) % span
     step = max(1, PART_SPLATS // span) * span
     parts = [(start, min(start + step, whole), span) for start in range(0, whole, step)]
     if whole < len(order):
         parts.append((whole, len(order), len(order) - whole))
-    with cupy.cuda.Device(_ordinal(device)) as found:
+    with found:
         for start, stop, length in parts:
             rows = order[start:stop]
             placed = _walk_blocks(cupy, found, coordinates(rows), length).astype(np.intp)
@@ -101,9 +100,9 @@ def _walk_blocks(cupy: Any, found: Any, values: NDArray[np.int16], span: int) ->
             f"device {found.id} has {most} a block",
             next_step="Use shorter blocks, or device='cpu'.",
         )
-    kernel = _kernel(found.id)
+    run = kernel(SOURCE, "walk")
     if shared_bytes > PLAIN_SHARED_BYTES:
-        kernel.max_dynamic_shared_size_bytes = shared_bytes
+        run.max_dynamic_shared_size_bytes = shared_bytes
     placed = cupy.empty(total, cupy.uint16)
     arguments = (
         cupy.asarray(np.ascontiguousarray(values)),
@@ -112,37 +111,5 @@ def _walk_blocks(cupy: Any, found: Any, values: NDArray[np.int16], span: int) ->
         np.int32(channels),
         np.int32(span),
     )
-    kernel((total // span,), (THREADS,), arguments, shared_mem=shared_bytes)
+    run((total // span,), (THREADS,), arguments, shared_mem=shared_bytes)
     return np.asarray(cupy.asnumpy(placed))
-
-
-@functools.cache
-def _kernel(ordinal: int) -> Any:
-    """Compiled once a process and device."""
-    cupy = importlib.import_module("cupy")
-    with cupy.cuda.Device(ordinal):
-        return cupy.RawKernel(KERNEL, "walk", options=("--std=c++17",))
-
-
-def import_cupy(device: str) -> Any:
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise Unavailable(
-            f"device={device!r} needs CuPy, which is not installed ({error})",
-            code="cupy_missing",
-            next_step="Install meshpress[gpu], or use device='cpu'.",
-        ) from error
-    try:
-        cupy.cuda.Device(_ordinal(device)).compute_capability  # noqa: B018
-    except (cupy.cuda.runtime.CUDARuntimeError, ValueError) as error:
-        raise Unavailable(
-            f"device={device!r} cannot be used: {error}",
-            code="device_unavailable",
-            next_step="Run `meshpress doctor`; in a container, give it the GPU (--gpus all).",
-        ) from error
-    return cupy
-
-
-def _ordinal(device: str) -> int:
-    return int(device.partition(":")[2] or 0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.layout import BOOK as LEVELS
 from models.splat_to_sog.layout import MAX_PALETTE, PALETTE_COLUMNS
 from models.splat_to_sog.palette import rate
@@ -169,7 +170,7 @@ class _Gpu:
         from models.splat_to_sog.palette import device as gpu
 
         self.gpu, self.device = gpu, device
-        gpu.import_cupy(device)
+        import_cupy(device)
 
     def __enter__(self) -> _Gpu:
         return self

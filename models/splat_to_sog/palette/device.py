@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import Unavailable
+from models.splat_to_sog.device import UPDATE_COMPILER, import_cupy
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.intp]
@@ -54,34 +55,6 @@ def kernel_source() -> str:
     return resources.files(__package__).joinpath("kernels.cu").read_text()
 
 
-def import_cupy(device: str) -> tuple[Any, Any]:
-    """(cupy, its Device). Raises Unavailable with what to install or to mount."""
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise Unavailable(
-            f"device={device!r} needs CuPy, which is not installed ({error})",
-            code="cupy_missing",
-            next_step="Install meshpress[gpu], or use device='cpu'.",
-        ) from error
-    try:
-        found = cupy.cuda.Device(int(device.partition(":")[2] or 0))
-        capability = int(found.compute_capability)
-    except (cupy.cuda.runtime.CUDARuntimeError, ValueError) as error:
-        raise Unavailable(
-            f"device={device!r} cannot be used: {error}",
-            code="device_unavailable",
-            next_step="Run `meshpress doctor`; in a container, give it the GPU (--gpus all).",
-        ) from error
-    if capability < 75:
-        raise Unavailable(
-            f"device={device!r} has compute capability {capability / 10}; 7.5 and up are served",
-            code="device_unavailable",
-            next_step="Use device='cpu'.",
-        )
-    return cupy, found
-
-
 @functools.cache
 def load_kernels(capability: int, columns: int, ordinal: int) -> tuple[str, Any]:
     """(name of the search kernel, the compiled module), once per process, device and width."""
@@ -97,7 +70,7 @@ def load_kernels(capability: int, columns: int, ordinal: int) -> tuple[str, Any]
         raise Unavailable(
             f"NVRTC {nvrtc.getVersion()} cannot compile for sm_{capability}: {error}\n{log}",
             code="kernel_compiler",
-            next_step="sm_120 needs CUDA 12.8 or newer: update nvidia-cuda-nvrtc-cu12.",
+            next_step=UPDATE_COMPILER,
         ) from error
     finally:
         nvrtc.destroyProgram(program)
