@@ -43,9 +43,6 @@ def main() -> None:
             "splats": len(splats),
             "size": f"{width}x{height}",
             "cuda_ms": round(1e3 * seconds(scene.render, views, options.repeats), 2),
-            "cuda_contributions_ms": round(
-                1e3 * seconds(scene.contributions, views, options.repeats), 2
-            ),
             "cpu_ms": round(1e3 * seconds(host.render, views, max(options.repeats // 10, 1)), 1),
             "cpu_threads": os.cpu_count(),
             "mean_difference": float(np.mean(differences)),

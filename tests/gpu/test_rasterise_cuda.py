@@ -11,7 +11,7 @@ from models.context import Unavailable
 from models.splat_to_sog.device import on_device
 from models.splat_to_sog.metrics.cameras import orbit
 from models.splat_to_sog.metrics.project import project
-from models.splat_to_sog.metrics.rasterise import Camera, Projected, contributions, rasterise
+from models.splat_to_sog.metrics.rasterise import Camera, Projected, rasterise
 from models.splat_to_sog.metrics.rasterise_cuda import DeviceScene
 from models.splat_to_sog.metrics.rasterise_cuda import rasterise as rasterise_cuda
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
@@ -143,21 +143,3 @@ def test_flat_and_huge_gaussians_leave_no_nan(rng: np.random.Generator) -> None:
 def test_a_card_that_is_not_there() -> None:
     with pytest.raises(Unavailable, match="cuda:99"), on_device("cuda:99"):
         pass
-
-
-def test_contributions(rng: np.random.Generator) -> None:
-    splats = cloud(rng, 3000)
-    (view,) = orbit(splats, 1, 72)
-    scene = DeviceScene(splats)
-    rows, added = scene.contributions(view)
-    projected = project(splats, view)
-    wanted = np.zeros(len(splats))
-    wanted[projected.rows] = contributions(projected, 72, 72)
-    got = np.zeros(len(splats))
-    got[rows] = added
-    assert len(np.unique(rows)) == len(rows)
-    assert wanted.max() > 1
-    # A pixel on the verge of ALPHA_MIN adds 1 / 255 or nothing.
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=0.03)
-    assert abs(got.sum() - wanted.sum()) < 1e-4 * wanted.sum()
-    assert scene.contributions(view)[1].tobytes() == added.tobytes()

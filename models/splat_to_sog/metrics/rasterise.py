@@ -83,20 +83,6 @@ def rasterise(
     return image
 
 
-def contributions(projected: Projected, width: int, height: int) -> NDArray[np.float64]:  # [M]
-    """What each Gaussian adds to the picture: alpha times transmittance, summed over pixels."""
-    total = np.zeros(len(projected))
-    for tile, entries in tiles(projected, width, height):
-        transmittance = np.ones(tile.pixels, np.float32)
-        for start in range(0, len(entries), BATCH):
-            batch = entries[start : start + BATCH]
-            weights, transmittance = blend(projected, batch, tile, transmittance)
-            total[batch] += weights.sum(axis=1, dtype=np.float64)
-            if not (transmittance >= TRANSMITTANCE_MIN).any():
-                break
-    return total
-
-
 @dataclass(frozen=True)
 class Tile:
     """Pixels left..right-1, top..bottom-1 of a picture."""

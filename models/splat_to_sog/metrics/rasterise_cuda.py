@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.splat_to_sog.device import kernel, loaded_cupy, on_device
 from models.splat_to_sog.metrics.rasterise import (
@@ -30,7 +29,6 @@ from models.splat_to_sog.splats import Splats
 
 SOURCE = Path(__file__).with_suffix(".cu")
 NOT_DRAWN = np.uint64(0xFFFFFFFFFFFFFFFF)  # key that `project` leaves for what is not visible
-FIXED_POINT = 2.0**32  # of `weigh`
 LOW_BITS = np.uint64(0xFFFFFFFF)
 THREADS = 256  # of a block where one thread serves one Gaussian
 
@@ -86,31 +84,6 @@ class DeviceScene:
             tiles = bin_tiles(gaussians, camera.width, camera.height)
             image = blend(gaussians, tiles, camera.width, camera.height, background)
             return _to_host(image.picture)
-
-    def contributions(self, camera: Camera) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """(rows of the scene, each once; alpha times transmittance of each, summed over pixels).
-
-        Every pixel's share is rounded down to a multiple of 2^-32.
-        """
-        with on_device(self._device) as cupy:
-            rows = self._visible(camera)
-            gaussians = self._drawn.take(rows)
-            tiles = bin_tiles(gaussians, camera.width, camera.height)
-            added = cupy.zeros(len(gaussians), cupy.uint64)
-            inputs = (gaussians.means2d, gaussians.conics, gaussians.colours, gaussians.opacities)
-            kernel(_source(), "weigh")(
-                (tiles.across, tiles.down),
-                (TILE_PX, TILE_PX),
-                (
-                    np.int32(camera.width),
-                    np.int32(camera.height),
-                    tiles.starts,
-                    tiles.keys,
-                    *inputs,
-                    added,
-                ),
-            )
-            return rows.get().astype(np.int32), added.get() / FIXED_POINT
 
     def project(self, camera: Camera) -> Gaussians:
         """The visible Gaussians, front to back, left on the card."""

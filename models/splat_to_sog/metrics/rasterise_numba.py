@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.metrics.compiled import (
     f32,
-    f64,
     filled,
     i64,
     in_parallel,
@@ -52,7 +51,6 @@ from models.splat_to_sog.metrics.rasterise import (
 from models.splat_to_sog.metrics.tiles_numba import Strip, strips
 
 Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number in arithmetic
-Float64 = NDArray[np.float64]
 
 BATCH = 32  # Gaussians of a tile fetched at once; before each, finished rows are found
 
@@ -92,33 +90,6 @@ def draw(packed: Packed, width: int, height: int, background: Colour = BLACK) ->
 
         in_parallel(draw_tiles, strip.parts())
     return image
-
-
-def contributions(projected: Projected, width: int, height: int) -> Float64:  # [M]
-    """What each Gaussian adds to the picture: alpha times transmittance, summed over pixels."""
-    return weigh(pack(projected), width, height)
-
-
-def weigh(packed: Packed, width: int, height: int) -> Float64:  # [M]
-    """The same of what `project_numba.visible` finds."""
-    total: Float64 = np.zeros(len(packed.table))
-    size = width, height
-    for strip in strips(packed, *size):
-        sums = np.empty(len(strip.keys))  # of a Gaussian in a tile; added in the tiles' order
-
-        def weigh_tiles(part: slice, strip: Strip = strip, sums: Float64 = sums) -> None:
-            strip.sort(part)
-            _weigh(packed.table, strip.starts, strip.keys, *size, sums, part.start, part.stop)
-
-        in_parallel(weigh_tiles, strip.parts())
-        _add(strip.keys, sums, total)
-    return total
-
-
-@kernel(taken(u64, 1), taken(f64, 1), filled(f64, 1))
-def _add(keys: NDArray[np.uint64], sums: Float64, total: Float64) -> None:
-    for entry in range(len(keys)):
-        total[np.int64(keys[entry] & LOW_BITS)] += sums[entry]
 
 
 @inlined
@@ -242,43 +213,3 @@ def _draw(
                         pixels[y - top, (1 + channel) * TILE_PX + x - left]
                         + pixels[y - top, x - left] * background[channel]
                     )
-
-
-@kernel(taken(f32, 2), taken(i64, 1), taken(u64, 1), i64, i64, filled(f64, 1), i64, i64)
-def _weigh(
-    table: Float32,  # [M, COLUMNS]
-    starts: NDArray[np.int64],
-    keys: NDArray[np.uint64],
-    width: int,
-    height: int,
-    sums: NDArray[np.float64],  # [entries]
-    begin: int,
-    end: int,
-) -> None:
-    """Fills the sums of the tiles begin..end-1: each Gaussian is drawn white, each row anew."""
-    columns = -(-width // TILE_PX)
-    pixels = np.empty((TILE_PX, ROW), np.float32)
-    near = np.empty((BATCH, COLUMNS), np.float32)
-    open_rows = np.empty(TILE_PX, np.bool_)
-    for tile in range(begin, end):
-        top, left = tile // columns * TILE_PX, tile % columns * TILE_PX
-        bottom, right = min(top + TILE_PX, height), min(left + TILE_PX, width)
-        pixels[:] = ZERO  # no light reaches what lies outside the picture
-        pixels[: bottom - top, : right - left] = ONE
-        sums[starts[tile] : starts[tile + 1]] = 0.0
-        for batch in range(starts[tile], starts[tile + 1], BATCH):
-            if not _find_open(pixels, right - left, bottom - top, open_rows):
-                break
-            for i in range(_fetch(table, keys, batch, starts[tile + 1], near)):
-                splat = near[i]
-                slope = -splat[B] / splat[A]
-                first, last = _rows_touched(splat, top, bottom)
-                for y in range(first, last):
-                    dy = np.float32(y) + HALF - splat[V]
-                    if not open_rows[y - top] or _row_is_empty(splat, slope, dy, left):
-                        continue
-                    row = pixels[y - top]
-                    row[TILE_PX : 2 * TILE_PX] = ZERO
-                    _blend_row(splat, dy, left, ONE, ZERO, ZERO, row)
-                    for x in range(TILE_PX):
-                        sums[batch + i] += row[TILE_PX + x]

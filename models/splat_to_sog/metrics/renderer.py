@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.splat_to_sog.metrics.project import project
 from models.splat_to_sog.metrics.rasterise import (
     BLACK,
     Camera,
     Colour,
     Float32,
-    contributions,
     rasterise,
 )
 from models.splat_to_sog.splats import Splats
@@ -69,17 +65,6 @@ class HostScene:
             seen = project_numba.visible(self.splats, camera)
             return rasterise_numba.draw(seen, *size, background)
         return rasterise(project(self.splats, camera), *size, background)
-
-    def contributions(self, camera: Camera) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """(rows of the scene, each once; what each adds to the picture) of what is visible."""
-        size = camera.width, camera.height
-        if self.compiled:
-            from models.splat_to_sog.metrics import project_numba, rasterise_numba
-
-            seen = project_numba.visible(self.splats, camera)
-            return seen.rows, rasterise_numba.weigh(seen, *size)
-        projected = project(self.splats, camera)
-        return projected.rows, contributions(projected, *size)
 
 
 @cache

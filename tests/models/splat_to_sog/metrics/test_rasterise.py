@@ -15,13 +15,11 @@ from models.splat_to_sog.metrics.rasterise import (
     ALPHA_MIN,
     Projected,
     Rasterise,
-    contributions,
     rasterise,
 )
 from tests.models.splat_to_sog.metrics.conftest import MakeCamera, MakeScene
 
 PATHS = pytest.mark.parametrize("draw", [rasterise, rasterise_numba.rasterise])
-WEIGHTS = pytest.mark.parametrize("weigh", [contributions, rasterise_numba.contributions])
 
 # An exponential, a product and a sum in float32, in another order: about 1e-6 a Gaussian.
 ROUNDING = 1e-5
@@ -148,56 +146,22 @@ def test_compiled_path_agrees(
 
 def test_cores_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkeypatch) -> None:
     projected = project(in_view(1500), camera(100, 100, 80.0))
-    pictures, weights = [], []
+    pictures = []
     for count in (1, 2, 7):
         monkeypatch.setattr(compiled, "cores", lambda count=count: count)
         monkeypatch.setattr(tiles_numba, "cores", lambda count=count: count)
         pictures.append(rasterise_numba.rasterise(projected, 100, 100))
-        weights.append(rasterise_numba.contributions(projected, 100, 100))
     for other in range(1, 3):
         np.testing.assert_array_equal(pictures[0], pictures[other])
-        np.testing.assert_array_equal(weights[0], weights[other])
 
 
 def test_strips_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkeypatch) -> None:
     projected = project(in_view(1500), camera(100, 100, 80.0))
     whole = rasterise_numba.rasterise(projected, 100, 100)
-    weights = rasterise_numba.contributions(projected, 100, 100)
     monkeypatch.setattr(tiles_numba, "MAX_KEYS", 500)
     strips = list(tiles_numba.strips(pack(projected), 100, 100))
     assert 3 < len(strips) and strips[0].first == 0 and strips[-1].last == 49
     np.testing.assert_array_equal(rasterise_numba.rasterise(projected, 100, 100), whole)
-    np.testing.assert_array_equal(rasterise_numba.contributions(projected, 100, 100), weights)
-
-
-@WEIGHTS
-def test_weights_of_two(weigh) -> None:
-    """The front one keeps its alpha, the hidden one what is left of its own."""
-    first, second = gaussian(0.8, (15, 16)), gaussian(0.9, (17, 16))
-    got = weigh(flat(2, means2d=[(15, 16), (17, 16)], opacities=[0.8, 0.9]), 32, 32)
-    assert got.dtype == np.float64
-    np.testing.assert_allclose(got, [first.sum(), ((1 - first) * second).sum()], rtol=1e-5)
-
-
-@WEIGHTS
-def test_weights_stop_at_the_border(weigh) -> None:
-    got = weigh(flat(1, means2d=(20, 3)), 20, 20)
-    assert got[0] == pytest.approx(gaussian(0.5, (20, 3))[:20, :20].sum(), rel=1e-5)
-    assert weigh(flat(0), 20, 20).shape == (0,)
-
-
-def test_compiled_weights_agree(in_view: MakeScene, camera: MakeCamera) -> None:
-    """Same tolerance as the pictures: rounding, and pixels near alpha = 1/255."""
-    projected = project(in_view(2000), camera(150, 90, 120.0))
-    plain = contributions(projected, 150, 90)
-    fast = rasterise_numba.contributions(projected, 150, 90)
-    np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=2 * FLIP)
-    assert fast.sum() == pytest.approx(plain.sum(), rel=1e-5)
-    # With white Gaussians on black, a picture's sum is the weights' sum.
-    white = rasterise_numba.rasterise(
-        Projected(**{**vars(projected), "colours": np.ones_like(projected.colours)}), 150, 90
-    )
-    assert white[..., 0].sum(dtype=np.float64) == pytest.approx(fast.sum(), rel=1e-5)
 
 
 def test_exponential_of_the_vector_loop() -> None:

@@ -21,7 +21,6 @@ from PIL import Image
 from models.splat_to_sog.metrics import project_numba, rasterise_numba, renderer, report
 from models.splat_to_sog.metrics.cameras import orbit
 from models.splat_to_sog.metrics.report import compare, default_views
-from models.splat_to_sog.metrics.visibility import visibility
 from models.splat_to_sog.readers import read
 from models.splat_to_sog.splats import Splats
 from tests.models.splat_to_sog.conftest import MakeSplats
@@ -155,39 +154,13 @@ def test_without_the_compiler_the_reference_draws(
     splats = make_splats(200, 1)
     decoded = noisy(splats, 0.1, rng)
     compiled = compare(splats, decoded, views=2, size_px=48, attributes=False)
-    weights = visibility(splats, views=2, size_px=48)
     monkeypatch.setattr(renderer, "_have_numba", lambda: False)
     for module in (project_numba, rasterise_numba):
-        for name in ("project", "rasterise", "contributions"):
+        for name in ("project", "rasterise"):
             monkeypatch.delattr(module, name, raising=False)
     plain = compare(splats, decoded, views=2, size_px=48, attributes=False)
     assert plain.backend == "numpy"
     assert plain.psnr_db == pytest.approx(compiled.psnr_db, abs=0.01)
-    # a pixel at alpha = 1/255 may count for one and not for the other
-    np.testing.assert_allclose(
-        visibility(splats, views=2, size_px=48), weights, rtol=1e-4, atol=0.01
-    )
-
-
-def test_visibility_of_hidden_and_of_clear(make_splats: MakeSplats) -> None:
-    """A shell of opaque splats hides what lies inside; the order of the rows does not matter."""
-    splats = make_splats(2000)
-    directions = splats.means / np.linalg.norm(splats.means, axis=1, keepdims=True)
-    inner = np.arange(2000) < 200
-    shell = replace(
-        splats,
-        means=np.where(inner[:, None], 0.1, 1.0).astype(np.float32) * directions,
-        scales=np.full((2000, 3), np.log(0.15), np.float32),
-        opacities=np.full(2000, 8, np.float32),
-    )
-    outside = orbit(shell, 8, 64)[::2]  # the close-ups see through the shell's nearest holes
-    weights = visibility(shell, outside)
-    assert weights.shape == (2000,) and weights.dtype == np.float32
-    assert weights[inner].max() < 0.01 * weights[~inner].mean()
-    reverse = visibility(shell.take(np.arange(2000)[::-1]), outside)
-    np.testing.assert_array_equal(reverse[::-1], weights)
-    clear = replace(shell, opacities=np.full(2000, -np.inf, np.float32))
-    assert visibility(clear, views=2, size_px=32).max() == 0
 
 
 def test_a_single_splat_is_compared(make_splats: MakeSplats) -> None:
@@ -198,7 +171,7 @@ def test_a_single_splat_is_compared(make_splats: MakeSplats) -> None:
 
 def test_numba_is_loaded_on_demand() -> None:
     code = (
-        "import sys, models.splat_to_sog.metrics.report, models.splat_to_sog.metrics.visibility;"
+        "import sys, models.splat_to_sog.metrics.report;"
         "sys.exit(any(m in sys.modules for m in ('numba', 'cupy', 'torch')))"
     )
     root = Path(report.__file__).parents[3]
