@@ -19,7 +19,7 @@ from models.splat_to_sog.order import hilbert_order
 from models.splat_to_sog.scene.matching import cheapest_pairs
 from models.splat_to_sog.scene.moments import Moments, moments_of, splats_of
 from models.splat_to_sog.scene.pair_cost import Merged, Scene, Views, merge_pairs, picture_areas
-from models.splat_to_sog.scene.visibility import visibility
+from models.splat_to_sog.scene.seen_share import seen_share
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 
@@ -41,7 +41,7 @@ RENDERER_BLUR = 0.3
 """Variance that 3DGS renderers add to every projected splat, pixels squared."""
 
 SEEN_LEAST = 0.2
-"""Visible share of a buried splat: a camera may come closer than the visibility test saw."""
+"""Visible share of a buried splat: a camera may come closer than `seen_share` looked from."""
 
 FARTHEST = 1e12
 """Squared distance from the centre, in radii, beyond which all is equally far."""
@@ -140,7 +140,7 @@ class _Work:
         distances = np.linalg.norm(moments.means - self.centre, axis=1)
         size = float(np.sqrt(np.median(moments.covs[:, DIAGONAL].max(axis=1))))
         self.radius = max(float(np.percentile(distances, 80)), size, 1e-12)
-        self.seen = visibility(moments, self.centre, self.radius, self.views)
+        self.seen = seen_share(moments, self.centre, self.radius, self.views)
         np.maximum(self.seen, np.float32(SEEN_LEAST), out=self.seen)
         away = self._away(moments)
         areas = picture_areas(moments.covs, self._blur(away), self.views) / away

@@ -1,9 +1,11 @@
 """How much of each splat can be seen from anywhere, 0 to 1: what is buried may be merged freely.
 
-Does not draw pictures. The scene is looked at along a few parallel directions from both sides;
-the splats of a cell of the picture are sorted by depth, and the light that passes those in front
-is what a splat shows there. Only what lies within `WINDOW` in front hides: a wall hides the
-splats inside it, but not the room behind it, in which a camera may stand.
+Does not draw pictures, nor take a mean: what one side shows in full is not buried, while the
+estimate for coding (`models.splat_to_sog.visibility`) averages. The scene is looked at along a few
+parallel directions from both sides; the splats of a cell of the picture are sorted by depth, and
+the light that passes those in front is what a splat shows there. Only what lies within `WINDOW` in
+front hides: a wall hides the splats inside it, but not the room behind it, in which a camera may
+stand.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ DEPTHS = 16.0  # scene radii that the depth's bits span, centred
 EMPTY = 1e-12
 
 
-def visibility(
+def seen_share(
     scene: Moments,
     centre: NDArray[np.float64],  # [3]
     radius: float,  # scene units
