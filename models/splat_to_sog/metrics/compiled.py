@@ -1,4 +1,4 @@
-"""Compiles the loops of this package with numba, and spreads them over the processor's cores.
+"""Compiles the loops of this package with numba.
 
 Knows nothing of pictures. Import it inside functions only: numba takes a third of a second to
 load. Compiled code is kept on disk, in NUMBA_CACHE_DIR or the user's cache folder; a cache that
@@ -12,18 +12,15 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from numba import types
 
 Function = Callable[..., Any]
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 
 f32, f64, boolean = types.float32, types.float64, types.boolean
 i32, i64, u32, u64 = types.int32, types.int64, types.uint32, types.uint64
@@ -97,19 +94,3 @@ def inlined(function: Function) -> Function:
     """A function that kernels of the same file call."""
     compiled: Function = numba.njit(nogil=True, fastmath=ARITHMETIC)(function)
     return compiled
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def in_parallel(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """work(part) for each part, in the order of the parts, on all cores."""
-    parts = list(parts)
-    if len(parts) < 2 or cores() < 2:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(min(cores(), len(parts))) as pool:
-        return list(pool.map(work, parts))

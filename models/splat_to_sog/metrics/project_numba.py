@@ -18,7 +18,6 @@ from models.splat_to_sog.metrics.compiled import (
     filled,
     i32,
     i64,
-    in_parallel,
     inlined,
     kernel,
     taken,
@@ -49,6 +48,7 @@ from models.splat_to_sog.metrics.project import (
 from models.splat_to_sog.metrics.rasterise import ALPHA_MIN, Camera, Float32, Projected
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import SH_C0, Splats
+from models.splat_to_sog.threads import in_threads
 
 Float64 = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def visible(splats: Splats, camera: Camera) -> Packed:
         found = found[:count] + np.int32(rows.start)
         return Packed(table[:count].copy(), depths[:count].view(np.uint32), found)
 
-    parts = in_parallel(project_chunk, chunks(len(splats), CHUNK_ROWS))
+    parts = in_threads(project_chunk, chunks(len(splats), CHUNK_ROWS))
     if len(parts) == 1:
         return parts[0]
     return Packed(

@@ -17,7 +17,6 @@ from models.splat_to_sog.metrics.compiled import (
     f32,
     filled,
     i64,
-    in_parallel,
     inlined,
     kernel,
     taken,
@@ -49,6 +48,7 @@ from models.splat_to_sog.metrics.rasterise import (
     Projected,
 )
 from models.splat_to_sog.metrics.tiles_numba import Strip, strips
+from models.splat_to_sog.threads import in_threads
 
 Number = Any  # a float32, which mypy and numpy's stubs do not treat as a number in arithmetic
 
@@ -88,7 +88,7 @@ def draw(packed: Packed, width: int, height: int, background: Colour = BLACK) ->
             strip.sort(part)
             _draw(packed.table, strip.starts, strip.keys, behind, image, part.start, part.stop)
 
-        in_parallel(draw_tiles, strip.parts())
+        in_threads(draw_tiles, strip.parts())
     return image
 
 

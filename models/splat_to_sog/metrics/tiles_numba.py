@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.metrics.compiled import (
-    cores,
     f32,
     filled,
     i64,
@@ -24,6 +23,7 @@ from models.splat_to_sog.metrics.compiled import (
 )
 from models.splat_to_sog.metrics.packed import HALF_HEIGHT, HALF_WIDTH, Packed, U, V
 from models.splat_to_sog.metrics.rasterise import TILE_PX, Float32
+from models.splat_to_sog.threads import usable_cores
 
 PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
 MAX_KEYS = 1 << 26  # 512 MB; only scenes of huge splats need more than one strip
@@ -44,7 +44,7 @@ class Strip:
     def parts(self) -> list[slice]:
         """The tiles in slices of about equal work."""
         starts = self.starts[self.first : self.last + 1]
-        limits = np.linspace(0, starts[-1], PARTS_PER_CORE * cores() + 1)[1:-1]
+        limits = np.linspace(0, starts[-1], PARTS_PER_CORE * usable_cores() + 1)[1:-1]
         cuts = np.searchsorted(starts, limits)
         cuts = self.first + np.unique(np.concatenate([[0], cuts, [len(starts) - 1]]))
         return [slice(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]

@@ -11,12 +11,12 @@ sorted. Ties go to the splat that comes first: the same walk everywhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.splat_to_sog.threads import in_threads
 
 GROUP_SPLATS = 1 << 16
 """Splats whose blocks are walked in step: enough to fill each call, few enough for the cache."""
@@ -42,8 +42,7 @@ def walk(
     def run(part: slice) -> None:
         out[part] = _walk_blocks(coordinates, order[part].reshape(-1, span)).ravel()
 
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        list(pool.map(run, parts))
+    in_threads(run, parts, MAX_THREADS)
     if whole < len(order):
         out[whole:] = _walk_blocks(coordinates, order[None, whole:])[0]
     return out

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput
 from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.threads import in_threads
 
 BLOCK_BYTES = 1 << 20
 """Stays in a core's cache while its columns are picked apart."""
@@ -52,31 +52,7 @@ def each_block(
             with np.errstate(over="ignore", invalid="ignore"):
                 work(chunk, block.view(dtype))
 
-        in_threads(one, chunks(count, rows))
-
-
-def in_threads(work: Callable[[slice], None], parts: Iterable[slice]) -> None:
-    """work(part) for each part; the first exception ends it all and is raised."""
-    parts = list(parts)
-    threads = min(MAX_THREADS, len(parts), usable_cores())
-    if threads < 2:
-        for part in parts:
-            work(part)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for _ in pool.map(work, parts):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which a container limits."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        in_threads(one, chunks(count, rows), MAX_THREADS)
 
 
 def _fill(fd: int, block: NDArray[np.uint8], offset: int, name: str) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
-from models.splat_to_sog.readers.blocks import in_threads
+from models.splat_to_sog.readers.blocks import MAX_THREADS
 from models.splat_to_sog.readers.container import Container, refuse
 from models.splat_to_sog.readers.sog_meta import Description
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Float32
+from models.splat_to_sog.threads import in_threads
 from models.splat_to_sog.webp import WebpError, decode_webp, webp_size
 
 ROWS = 1 << 16
@@ -87,7 +88,7 @@ def read_means(container: Container, meta: Description, count: int, means: Float
                 mins + (maxs - mins) * (steps / layout.POSITION_STEPS)
             )
 
-    in_threads(decode, chunks(count, ROWS))
+    in_threads(decode, chunks(count, ROWS), MAX_THREADS)
 
 
 def read_quats(container: Container, file: str, count: int, quats: Float32) -> None:
@@ -97,7 +98,7 @@ def read_quats(container: Container, file: str, count: int, quats: Float32) -> N
     def decode(rows: slice) -> None:
         quats[rows] = layout.quats_from_texels(texture[rows])
 
-    in_threads(decode, chunks(count, ROWS))
+    in_threads(decode, chunks(count, ROWS), MAX_THREADS)
 
 
 def read_labels(
@@ -112,7 +113,7 @@ def read_labels(
         index = labels[rows, 0].astype(np.intp) + 256 * labels[rows, 1].astype(np.intp)
         flat[rows] = rows_of[np.minimum(index, len(palette) - 1)]
 
-    in_threads(decode, chunks(len(labels), ROWS))
+    in_threads(decode, chunks(len(labels), ROWS), MAX_THREADS)
 
 
 def _image(container: Container, file: str, data: bytes, max_texels: int) -> Texels:

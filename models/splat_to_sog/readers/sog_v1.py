@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
-from models.splat_to_sog.readers.blocks import in_threads
+from models.splat_to_sog.readers.blocks import MAX_THREADS
 from models.splat_to_sog.readers.container import Container, refuse
 from models.splat_to_sog.readers.sog_meta import Description, short
 from models.splat_to_sog.readers.sog_textures import (
@@ -27,6 +27,7 @@ from models.splat_to_sog.readers.sog_textures import (
 )
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Float32, Splats
+from models.splat_to_sog.threads import in_threads
 
 
 def measure_v1(container: Container, meta: Description) -> tuple[int, int]:
@@ -82,7 +83,7 @@ def _lerp(meta: Description, section: str, texture: Texels, *targets: Float32) -
             target[rows] = values[:, first : first + target.shape[1]]
             first += target.shape[1]
 
-    in_threads(decode, chunks(len(texture), ROWS))
+    in_threads(decode, chunks(len(texture), ROWS), MAX_THREADS)
 
 
 def _read_quats(container: Container, meta: Description, count: int, quats: Float32) -> None:

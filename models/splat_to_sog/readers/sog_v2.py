@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.splat_to_sog import layout
-from models.splat_to_sog.readers.blocks import in_threads
+from models.splat_to_sog.readers.blocks import MAX_THREADS
 from models.splat_to_sog.readers.container import Container
 from models.splat_to_sog.readers.sog_meta import Description
 from models.splat_to_sog.readers.sog_textures import (
@@ -23,6 +23,7 @@ from models.splat_to_sog.readers.sog_textures import (
 )
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.threads import in_threads
 
 
 def measure_v2(container: Container, meta: Description) -> tuple[int, int]:
@@ -46,7 +47,7 @@ def read_v2(container: Container, meta: Description, scratch: Scratch | None = N
         splats.sh0[rows] = sh0_book[colour[rows, :3]]
         splats.opacities[rows] = layout.alpha_to_logit(colour[rows, 3])
 
-    in_threads(look_up, chunks(count, ROWS))
+    in_threads(look_up, chunks(count, ROWS), MAX_THREADS)
     if degree:
         entries = meta.integer("shN.count", 1, layout.MAX_PALETTE)
         book = meta.codebook("shN")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.splat_to_sog import threads
 from models.splat_to_sog.metrics import compiled, rasterise_numba, tiles_numba
 from models.splat_to_sog.metrics.packed import pack
 from models.splat_to_sog.metrics.project import project
@@ -148,8 +149,8 @@ def test_cores_make_no_difference(in_view: MakeScene, camera: MakeCamera, monkey
     projected = project(in_view(1500), camera(100, 100, 80.0))
     pictures = []
     for count in (1, 2, 7):
-        monkeypatch.setattr(compiled, "cores", lambda count=count: count)
-        monkeypatch.setattr(tiles_numba, "cores", lambda count=count: count)
+        monkeypatch.setattr(threads, "usable_cores", lambda count=count: count)
+        monkeypatch.setattr(tiles_numba, "usable_cores", lambda count=count: count)
         pictures.append(rasterise_numba.rasterise(projected, 100, 100))
     for other in range(1, 3):
         np.testing.assert_array_equal(pictures[0], pictures[other])
