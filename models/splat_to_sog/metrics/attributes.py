@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from models.context import JsonValue
 from models.splat_to_sog.metrics.cameras import extent
-from models.splat_to_sog.metrics.project import MAX_LOGIT, covariances, rotations
+from models.splat_to_sog.metrics.project import MAX_LOGIT, covariances
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import SH_C0, Splats
 
@@ -93,7 +94,7 @@ def rotation_errors(
     A turn about an axis counts by tanh of the difference of the two other log-scales: in full where
     one is much the longer, not at all where they are equal.
     """
-    turn = _nearest_turn(rotations(a).transpose(0, 2, 1) @ rotations(b))
+    turn = _nearest_turn(rotation_matrices(a).transpose(0, 2, 1) @ rotation_matrices(b))
     # Rotation vector of a matrix at most 63 degrees from none: no other case is left here.
     cosine = np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1)
     theta = np.arccos(cosine)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.metrics.harmonics import basis
 from models.splat_to_sog.metrics.rasterise import ALPHA_MIN, Camera, Projected
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import SH_C0, Splats
 
@@ -108,23 +109,9 @@ def covariances(
     scales: NDArray[np.floating],
 ) -> Float64:  # [M, 4], [M, 3] -> [M, 3, 3]
     """Covariance of each Gaussian in scene units^2; a scale of -inf is flat."""
-    axes = rotations(quats) * np.exp(np.minimum(scales.astype(np.float64), MAX_LOG_SCALE))[:, None]
+    sizes = np.exp(np.minimum(scales.astype(np.float64), MAX_LOG_SCALE))
+    axes = rotation_matrices(quats) * sizes[:, None]
     return axes @ axes.transpose(0, 2, 1)
-
-
-def rotations(quats: Float32) -> Float64:  # [M, 4] w, x, y, z of any length -> [M, 3, 3]
-    """Rotation matrices, axes of the ellipsoid in columns; a zero quaternion rotates nothing."""
-    q = quats.astype(np.float64)
-    length = np.linalg.norm(q, axis=1, keepdims=True)
-    w, x, y, z = np.where(length > 0, q / np.where(length > 0, length, 1), (1, 0, 0, 0)).T
-    return np.stack(
-        [
-            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-            np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-            np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        axis=1,
-    )
 
 
 def seen_colours(

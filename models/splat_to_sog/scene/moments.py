@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.rotations import quaternions, rotation_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 
@@ -30,47 +31,6 @@ MAX_LOG_SCALE = 18.0
 CHUNK_ROWS = 1 << 16
 
 
-def rotation_matrices(quats: NDArray[np.floating]) -> NDArray[np.floating]:
-    """[N, 4] w, x, y, z of any length (zero: no rotation) -> [N, 3, 3]; columns are the axes."""
-    length = np.linalg.norm(quats, axis=1, keepdims=True)
-    unit = quats / np.where(length > 0, length, 1)
-    unit[length[:, 0] == 0] = (1, 0, 0, 0)
-    w, x, y, z = unit.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    matrices: NDArray[np.floating] = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-    return matrices
-
-
-def quaternions(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation matrices [N, 3, 3] -> [N, 4] w, x, y, z of length 1, largest component positive.
-
-    Shepperd, "Quaternion from rotation matrix", 1978: divides by the largest component only.
-    """
-    m = matrices
-    trace = m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2]
-    squares = np.stack(
-        [1 + trace, *(1 - trace + 2 * m[:, a, a] for a in range(3))], axis=1
-    )  # 4 q^2
-    a, b, c = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]  # 4 w xyz
-    d, e, f = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
-    products = np.stack(  # row i: 4 q_i q
-        [
-            np.stack([squares[:, 0], a, b, c], axis=1),
-            np.stack([a, squares[:, 1], d, e], axis=1),
-            np.stack([b, d, squares[:, 2], f], axis=1),
-            np.stack([c, e, f, squares[:, 3]], axis=1),
-        ],
-        axis=1,
-    )
-    largest = products[np.arange(len(m)), squares.argmax(axis=1)]
-    unit: NDArray[np.float64] = largest / np.linalg.norm(largest, axis=1, keepdims=True)
-    return unit
-
-
 def alphas(logits: Float32) -> Float32:
     """Opacity logits [N] -> peak alpha 0..1 [N]; logits may be infinite."""
     with np.errstate(over="ignore"):
@@ -81,7 +41,7 @@ def covariances(scales: Float32, quats: Float32) -> Float32:
     """Log-scales [N, 3] (-inf: flat) and rotations [N, 4] -> [N, 6], scene units squared."""
     result = np.empty((len(scales), 6), np.float32)
     for rows in chunks(len(scales), CHUNK_ROWS):
-        axes = rotation_matrices(quats[rows].astype(np.float64))
+        axes = rotation_matrices(quats[rows])
         axes *= np.exp(np.minimum(scales[rows].astype(np.float64), MAX_LOG_SCALE))[:, None, :]
         for column, (a, b) in enumerate(UPPER):
             result[rows, column] = (axes[:, a] * axes[:, b]).sum(axis=1)

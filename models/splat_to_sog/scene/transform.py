@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.scene.moments import quaternions, rotation_matrices
+from models.splat_to_sog.rotations import quaternions
 from models.splat_to_sog.scene.sh_rotation import band_matrices, rotate_harmonics
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import Splats
@@ -34,24 +34,6 @@ class Transform:
         scale: float = 1.0,
     ) -> Transform:
         return cls(euler_matrix(rotate), float(scale), np.array(translate, np.float64))
-
-    @classmethod
-    def from_quaternion(
-        cls,
-        quaternion: Sequence[float],  # w, x, y, z; of any length but 0
-        translate: Sequence[float] = (0, 0, 0),
-        scale: float = 1.0,
-    ) -> Transform:
-        matrix = rotation_matrices(np.array([quaternion], np.float64))[0]
-        return cls(matrix, float(scale), np.array(translate, np.float64))
-
-    def then(self, later: Transform) -> Transform:
-        """The one transform that does `self` first and `later` second."""
-        return Transform(
-            later.rotation @ self.rotation,
-            later.scale * self.scale,
-            later.scale * later.rotation @ self.translation + later.translation,
-        )
 
     def is_identity(self) -> bool:
         return (

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.metrics.project import rotations
 from models.splat_to_sog.metrics.rasterise import Camera
 from models.splat_to_sog.metrics.renderer import renderer
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.writers.lod_tree import bounds_of
 
@@ -57,7 +57,7 @@ def leaf_cameras(levels: Sequence[Splats]) -> list[Camera]:
     low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-3)
     size = _size_px(levels[0], 2 * radius)
-    axes = rotations(np.array([TURN], np.float32))[0].T
+    axes = rotation_matrices(np.array([TURN], np.float32))[0].T
     cameras = []
     for axis in range(3):
         for sign in (1, -1):

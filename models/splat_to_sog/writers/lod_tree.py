@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.metrics.project import rotations
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 
@@ -87,7 +87,7 @@ def bounds_of(
         chosen = rows[part]
         means = splats.means[chosen].astype(np.float64)
         sizes = np.exp(np.minimum(splats.scales[chosen].astype(np.float64), MAX_LOG_SCALE))
-        reach = np.einsum("nij,nj->ni", np.abs(rotations(splats.quats[chosen])), sizes)
+        reach = np.einsum("nij,nj->ni", np.abs(rotation_matrices(splats.quats[chosen])), sizes)
         low = np.minimum(low, (means - reach).min(axis=0))
         high = np.maximum(high, (means + reach).max(axis=0))
     return low, high

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from models.splat_to_sog.metrics.attributes import attribute_errors, rotation_errors
 from models.splat_to_sog.metrics.cameras import extent
-from models.splat_to_sog.metrics.project import covariances, rotations
+from models.splat_to_sog.metrics.project import covariances
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.splats import SH_C0, Splats
 from tests.models.splat_to_sog.conftest import MakeSplats
 
@@ -24,7 +25,7 @@ def renamed(splats: Splats, rng: np.random.Generator) -> Splats:
         if np.linalg.det(frame) > 0:
             frames.append((order, frame))
     pick = rng.integers(24, size=len(splats))
-    turned = rotations(splats.quats) @ np.stack([frames[i][1] for i in pick])
+    turned = rotation_matrices(splats.quats) @ np.stack([frames[i][1] for i in pick])
     quats = np.roll(Rotation.from_matrix(turned).as_quat(), 1, axis=1).astype(np.float32)
     orders = np.array([frames[i][0] for i in pick])
     return replace(splats, quats=quats, scales=np.take_along_axis(splats.scales, orders, axis=1))
@@ -90,7 +91,7 @@ def test_a_turn_counts_by_how_much_it_shows(degrees: float, rng) -> None:
     needle = np.tile([0.0, -9.0, -9.0], (100, 1))
     for axis, expected in ((0, 0.0), (1, degrees), (2, degrees)):
         turn = Rotation.from_rotvec(np.radians(degrees) * np.eye(3)[axis])
-        matrices = rotations(quats) @ turn.as_matrix()
+        matrices = rotation_matrices(quats) @ turn.as_matrix()
         turned = np.roll(Rotation.from_matrix(matrices).as_quat(), 1, axis=1).astype(np.float32)
         np.testing.assert_allclose(
             rotation_errors(quats, turned, needle), expected, rtol=1e-3, atol=2e-5
@@ -102,7 +103,7 @@ def test_a_turn_counts_by_how_much_it_shows(degrees: float, rng) -> None:
 def test_the_best_of_all_frames_is_found(rng) -> None:
     """Rotations that have nothing in common: the least angle over the 24 frames, tried in turn."""
     a, b = rng.normal(size=(2, 2000, 4)).astype(np.float32)
-    turn = rotations(a).transpose(0, 2, 1) @ rotations(b)
+    turn = rotation_matrices(a).transpose(0, 2, 1) @ rotation_matrices(b)
     traces = [
         np.trace(turn @ (np.eye(3)[:, order] * signs), axis1=1, axis2=2)
         for order, signs in product(permutations(range(3)), product((1, -1), repeat=3))

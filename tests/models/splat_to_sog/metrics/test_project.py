@@ -10,8 +10,9 @@ from scipy.integrate import lebedev_rule
 
 from models.splat_to_sog.metrics import project_numba
 from models.splat_to_sog.metrics.harmonics import basis
-from models.splat_to_sog.metrics.project import LOW_PASS, project, rotations
+from models.splat_to_sog.metrics.project import LOW_PASS, project
 from models.splat_to_sog.metrics.rasterise import ALPHA_MIN
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Splats
 from tests.models.splat_to_sog.metrics.conftest import MakeCamera, MakeScene
 
@@ -76,7 +77,7 @@ def test_covariance_follows_the_perspective(in_view: MakeScene, camera: MakeCame
     """Points drawn from a small Gaussian and projected one by one scatter as the ellipse says."""
     splats, view = in_view(20, log_scale=-5.0), camera()
     got = project(splats, view)
-    axes = rotations(splats.quats) * np.exp(splats.scales)[:, None].astype(np.float64)
+    axes = rotation_matrices(splats.quats) * np.exp(splats.scales)[:, None].astype(np.float64)
     for i, row in enumerate(got.rows):
         step = 1e-3
         corners = splats.means[row].astype(np.float64) + step * np.vstack(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.splat_to_sog.scene.moments import rotation_matrices
+from models.splat_to_sog.rotations import rotation_matrices
 from models.splat_to_sog.scene.sh_rotation import band_matrices, rotate_harmonics
 from models.splat_to_sog.splats import COEFFICIENTS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.splat_to_sog.scene.moments import covariances, quaternions, rotation_matrices
+from models.splat_to_sog.rotations import quaternions, rotation_matrices
+from models.splat_to_sog.scene.moments import covariances
 from models.splat_to_sog.scene.transform import Transform, euler_matrix, transform
 
 
@@ -15,7 +16,7 @@ def full(covs: np.ndarray) -> np.ndarray:
 
 def test_moves_means_covariances_and_colours(make_splats, basis, directions, quaternion) -> None:
     splats = make_splats(30, 3)
-    change = Transform.from_quaternion(quaternion, translate=(1, -2, 3), scale=2.5)
+    change = Transform(rotation_matrices(quaternion[None])[0], 2.5, np.array([1.0, -2, 3]))
     moved = transform(splats, change)
     r = change.rotation
     np.testing.assert_allclose(
@@ -36,11 +37,15 @@ def test_moves_means_covariances_and_colours(make_splats, basis, directions, qua
 def test_two_transforms_equal_their_composition(make_splats, rng) -> None:
     splats = make_splats(20, 2)
     first, second = (
-        Transform.from_quaternion(rng.normal(size=4), rng.normal(size=3), scale)
-        for scale in (0.5, 3.0)
+        Transform.of(rng.normal(size=3), rng.uniform(-180, 180, 3), scale) for scale in (0.5, 3.0)
     )
     steps = transform(transform(splats, first), second)
-    once = transform(splats, first.then(second))
+    composed = Transform(
+        second.rotation @ first.rotation,
+        second.scale * first.scale,
+        second.scale * second.rotation @ first.translation + second.translation,
+    )
+    once = transform(splats, composed)
     np.testing.assert_allclose(steps.means, once.means, atol=1e-5)
     np.testing.assert_allclose(steps.scales, once.scales, atol=1e-5)
     np.testing.assert_allclose(steps.shN, once.shN, atol=1e-5)
