@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from models.splat_to_sog.filenames import META
+
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP can say: bytes must not depend on the clock
 MAX_BYTES = (1 << 32) - 1  # beyond this Zip64 would be needed
-LAST = "meta.json"
 
 
 def bundle(files: Mapping[str, bytes]) -> bytes:
@@ -30,7 +31,7 @@ def write_bundle(files: Mapping[str, bytes], out: BinaryIO) -> None:
     if sum(map(len, files.values())) + 1024 * len(files) > MAX_BYTES:
         raise ValueError("a .sog bundle holds at most 4 GiB")
     with zipfile.ZipFile(out, "w", allowZip64=False) as archive:
-        for name in sorted(files, key=lambda name: name == LAST):
+        for name in sorted(files, key=lambda name: name == META):
             archive.writestr(_entry(name), files[name], compresslevel=9)
 
 

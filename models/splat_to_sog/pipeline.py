@@ -20,9 +20,9 @@ from models.context import (
     RunContext,
 )
 from models.splat_to_sog.encode import MAX_DEGREE
+from models.splat_to_sog.filenames import LOD_META, META, TEXTURE
 from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read, read_files
-from models.splat_to_sog.readers.container import LOD_META, META
 from models.splat_to_sog.readers.described import files_of
 from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.results import Result, write_results
@@ -32,7 +32,6 @@ from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import Stages
 
 PREVIEW = "preview.webp"
-TEXTURE = ".webp"
 
 SHARES = {  # stage -> its part of the whole
     "read": 10,

@@ -17,12 +17,13 @@ from models.context import InvalidInput, JsonValue
 from models.splat_to_sog import layout
 from models.splat_to_sog.bundle import write_bundle
 from models.splat_to_sog.encode import Encoded, encode
+from models.splat_to_sog.filenames import LOD_META, META
 from models.splat_to_sog.pipeline_options import SplatFormat, SplatOptions
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import Stages
 from models.splat_to_sog.writers.formats import SpzOptions, StreamedOptions
-from models.splat_to_sog.writers.sog import META, lost, put_files
-from models.splat_to_sog.writers.streamed import LOD_META, write_streamed
+from models.splat_to_sog.writers.sog import lost, put_files
+from models.splat_to_sog.writers.streamed import write_streamed
 from models.splat_to_sog.writers.write import archived, write
 from models.splat_to_sog.writers.written import Written, new_file
 

@@ -6,9 +6,15 @@ Does not know what a stage does.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from models.context import RunContext, check_cancelled
+
+OnStage = Callable[[str, float], None]
+"""(stage, fraction of it that is done, 0..1); may raise to stop. `Stages` is one."""
+
+OnStep = Callable[[float], None]
+"""Fraction done, 0..1; may raise to stop."""
 
 
 class Stages:

@@ -17,7 +17,6 @@ WIDTH_PX = 1024
 GAP_PX = 2
 AMPLIFIED = 10
 QUALITY = 90
-MEDIA_TYPE = "image/webp"
 
 
 def preview(original: Float32, decoded: Float32) -> bytes:  # [H, W, 3] of 0..1 each

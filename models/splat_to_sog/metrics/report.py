@@ -6,7 +6,6 @@ comparable between tools and versions as long as views, size and the original ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from models.splat_to_sog.metrics.preview import preview
 from models.splat_to_sog.metrics.rasterise import Camera, Float32
 from models.splat_to_sog.metrics.renderer import Backend, Renderer, backend_of, renderer
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStep
 
 SIZE_PX = 512
 VIEWS = 8
@@ -92,7 +92,7 @@ def compare(
     views: int | None = None,
     size_px: int = SIZE_PX,
     device: str = "cpu",
-    on_step: Callable[[float], None] = lambda fraction: None,
+    on_step: OnStep = lambda fraction: None,
     attributes: bool = True,
 ) -> Comparison:
     """Renders both scenes from the original's cameras. Both must be finite and not empty.

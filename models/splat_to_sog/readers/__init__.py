@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.context import InvalidInput
+from models.splat_to_sog.filenames import LOD_META, META
 from models.splat_to_sog.readers.compressed_ply import read_compressed_ply
-from models.splat_to_sog.readers.container import LOD_META, META, FolderFiles
+from models.splat_to_sog.readers.container import FolderFiles
 from models.splat_to_sog.readers.ksplat import looks_like_ksplat, read_ksplat
 from models.splat_to_sog.readers.ply import read_ply
 from models.splat_to_sog.readers.ply_header import read_header
@@ -21,9 +22,6 @@ from models.splat_to_sog.readers.spz import read_spz
 from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.scratch import Scratch
 from models.splat_to_sog.splats import Splats
-
-SUFFIXES = (".ply", ".compressed.ply", ".splat", ".ksplat", ".spz", ".sog", ".zip", ".json")
-"""What accepted files are called; only .splat and .ksplat are ever told by their name."""
 
 ACCEPTED = (
     "3DGS .ply, PlayCanvas .compressed.ply, .splat, .ksplat, .spz (v1 to v4), .sog (v1, v2), "

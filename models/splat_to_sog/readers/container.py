@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from models.context import InvalidInput
-
-META = "meta.json"
-LOD_META = "lod-meta.json"
+from models.splat_to_sog.filenames import LOD_META, META
 
 MAX_ENTRIES = 16  # of one SOG
 MAX_FILES = 1 << 16  # of a streamed one

@@ -10,13 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.splat_to_sog.readers.container import (
-    CHUNK_META,
-    LOD_META,
-    MAX_LOD_META_BYTES,
-    META,
-    NAME,
-)
+from models.splat_to_sog.filenames import LOD_META, META
+from models.splat_to_sog.readers.container import CHUNK_META, MAX_LOD_META_BYTES, NAME
 
 
 def files_of(path: Path) -> dict[str, Path]:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.splat_to_sog.filenames import LOD_META, META
 from models.splat_to_sog.readers.container import (
-    LOD_META,
-    META,
     ZIP_FAULTS,
     Container,
     LooseFiles,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput
 from models.splat_to_sog import layout
+from models.splat_to_sog.filenames import META
 from models.splat_to_sog.readers.container import NAME, refuse
 from models.splat_to_sog.splats import Model
 
@@ -20,7 +21,7 @@ from models.splat_to_sog.splats import Model
 class Description:
     """A JSON object of a SOG: its fields by dotted names ("shN.count")."""
 
-    def __init__(self, data: bytes, name: str, file: str = "meta.json") -> None:
+    def __init__(self, data: bytes, name: str, file: str = META) -> None:
         self.name, self.file = name, file
         try:
             self.tree: Any = json.loads(data)

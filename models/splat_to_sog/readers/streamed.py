@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.splat_to_sog.readers.container import CHUNK_META, META, Container, refuse
+from models.splat_to_sog.filenames import META
+from models.splat_to_sog.readers.container import CHUNK_META, Container, refuse
 from models.splat_to_sog.readers.sog_meta import Description, short
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import ATTRIBUTES, Splats

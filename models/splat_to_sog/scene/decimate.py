@@ -22,10 +22,10 @@ from models.splat_to_sog.scene.pair_cost import Merged, Scene, Views, merge_pair
 from models.splat_to_sog.scene.seen_share import seen_share
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStep
 
 Float32 = NDArray[np.float32]
 Indices = NDArray[np.intp]
-OnRound = Callable[[float], None]  # fraction done, 0..1; may raise to stop
 
 NEIGHBOURS = 3
 """Candidates a splat. More are slower and worse: far pairs blur more than their cost says."""
@@ -69,7 +69,7 @@ class Level:
 def decimate(
     splats: Splats,  # finite (`drop_non_finite`)
     keep: int,  # at least 1
-    on_round: OnRound = lambda fraction: None,
+    on_round: OnStep = lambda fraction: None,
 ) -> Splats:
     """`keep` splats in Hilbert order, or `splats` itself if it has no more. Never modifies it."""
     if keep >= len(splats):
@@ -80,7 +80,7 @@ def decimate(
 def levels(
     splats: Splats,  # finite
     counts: Sequence[int | float],  # descending; int: splats to keep, float: share of all
-    on_round: OnRound = lambda fraction: None,
+    on_round: OnStep = lambda fraction: None,
 ) -> list[Level]:
     """One level a count, each merged from the one before. A count of all returns the scene itself.
 

@@ -25,8 +25,7 @@ from models.splat_to_sog.scene.options import SceneOptions
 from models.splat_to_sog.scene.transform import Transform, transform
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import Splats, drop_non_finite
-
-OnStep = Callable[[str, float], None]  # (step, fraction of it that is done); may raise to stop
+from models.splat_to_sog.stages import OnStage
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def apply(
     *,
     names: Sequence[str] = (),
     sh_degree: int | None = None,
-    on_step: OnStep = lambda step, fraction: None,
+    on_step: OnStage = lambda step, fraction: None,
 ) -> Applied:
     """Steps that are not asked for cost nothing; no option given returns the cleaned scene.
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-BANDS = 4
-
 
 def band_matrices(rotation: Float64, degree: int) -> list[Float64]:  # [3, 3]
     """Matrix [2l+1, 2l+1] of each band l = 1..degree: rotated coefficients = matrix @ coefficients.

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.writers.curve import curve_order
 from models.splat_to_sog.writers.formats import CompressedPlyOptions
 from models.splat_to_sog.writers.ply import MODEL_COMMENTS, header
 from models.splat_to_sog.writers.smallest_three import smallest_three
 from models.splat_to_sog.writers.written import (
     STAGE,
-    OnStage,
     Written,
     new_file,
     require_finite,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.context import InvalidInput
+from models.splat_to_sog.filenames import LOD_META, META
 from models.splat_to_sog.options import SogOptions
 
 
@@ -91,10 +92,10 @@ _BINARY = "application/octet-stream"  # what has no registered media type
 FORMATS = {
     "sog": Format((".sog",), "application/zip", SogOptions, f"{_HERE}.sog:write_sog"),
     "loose": Format(
-        ("meta.json", ".loose.zip"), "application/json", SogOptions, f"{_HERE}.sog:write_loose"
+        (META, ".loose.zip"), "application/json", SogOptions, f"{_HERE}.sog:write_loose"
     ),
     "lod": Format(
-        ("lod-meta.json", ".lod.zip"),
+        (LOD_META, ".lod.zip"),
         "application/json",
         StreamedOptions,
         f"{_HERE}.streamed:write_one_level",

@@ -11,8 +11,9 @@ import numpy as np
 
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Model, Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.writers.formats import PlyOptions
-from models.splat_to_sog.writers.written import STAGE, OnStage, Written, new_file
+from models.splat_to_sog.writers.written import STAGE, Written, new_file
 
 BLOCK_ROWS = 1 << 15  # 7.7 MB of records at degree 3: interleaved in cache
 

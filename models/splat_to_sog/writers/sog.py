@@ -15,11 +15,11 @@ from models.context import InvalidInput
 from models.splat_to_sog import layout
 from models.splat_to_sog.bundle import write_bundle
 from models.splat_to_sog.encode import MAX_DEGREE, encode
+from models.splat_to_sog.filenames import META
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.splats import Splats
-from models.splat_to_sog.writers.written import OnStage, Written, new_file, require_finite
-
-META = "meta.json"
+from models.splat_to_sog.stages import OnStage
+from models.splat_to_sog.writers.written import Written, new_file, require_finite
 
 
 def write_sog(splats: Splats, path: Path, options: SogOptions, on_stage: OnStage) -> Written:

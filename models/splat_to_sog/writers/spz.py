@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from models.context import InvalidInput
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.writers.formats import SpzOptions
 from models.splat_to_sog.writers.smallest_three import smallest_three
 from models.splat_to_sog.writers.written import (
     STAGE,
-    OnStage,
     Written,
     new_file,
     require_finite,

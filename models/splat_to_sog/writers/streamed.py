@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import InvalidInput
+from models.splat_to_sog.filenames import META
 from models.splat_to_sog.order import hilbert_keys
 from models.splat_to_sog.quantize import quantize_positions
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.writers.formats import StreamedOptions
 from models.splat_to_sog.writers.leaf_error import rendered_errors
 from models.splat_to_sog.writers.lod_tree import Branch, Leaf, Node, bounds_of, build_tree, leaves
-from models.splat_to_sog.writers.sog import META, encoded, lost, put_files
-from models.splat_to_sog.writers.written import OnStage, Written, new_file, require_finite
+from models.splat_to_sog.writers.sog import encoded, lost, put_files
+from models.splat_to_sog.writers.written import Written, new_file, require_finite
 
-LOD_META = "lod-meta.json"
 ENVIRONMENT = "env"
 DIGITS = 7  # significant, of a float32
 

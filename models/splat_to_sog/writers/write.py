@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from models.context import InvalidInput
 from models.splat_to_sog.bundle import write_archive
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.writers.formats import ARCHIVE, FORMATS, Format, format_of
-from models.splat_to_sog.writers.written import OnStage, Written, new_file
+from models.splat_to_sog.writers.written import Written, new_file
 
 
 def write(

@@ -6,7 +6,7 @@ Does not know any format.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from models.context import InvalidInput
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
 
-OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
 STAGE = "write"
 
 
