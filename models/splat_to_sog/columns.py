@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.canonical import QUAT_SCALE, canonical
-from models.splat_to_sog.codebook import build_codebook
+from models.splat_to_sog.codebook import Codebook, build_codebook
 from models.splat_to_sog.importance import alphas, axis_shares, importance
 from models.splat_to_sog.order import hilbert_keys
 from models.splat_to_sog.quantize import (
@@ -27,6 +27,7 @@ from models.splat_to_sog.quantize import (
 from models.splat_to_sog.rate import classify, position_limit
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.threads import in_threads
 
 ERROR_SAMPLE = 20_000
 PRECIOUS_SHARE = 0.25
@@ -66,8 +67,10 @@ class Columns:
         self._write_rotations(turns)
         on_stage("quantise", 0.5)
         worth = self.importance.worth
-        self.scale_book = build_codebook(self.scales, worth=worth["scale"])
-        self.colour_book = build_codebook(splats.sh0, worth=worth["colour"])
+        self.scale_book, self.colour_book = in_threads(
+            lambda part: build_codebook(part[0], worth=part[1]),
+            [(self.scales, worth["scale"]), (splats.sh0, worth["colour"])],
+        )
         self.order = self._order() if order is None else order
         on_stage("quantise", 0.7)
 
@@ -77,7 +80,8 @@ class Columns:
         worth = self.importance.worth["rotation"]
         sample = worth[:: max(1, len(worth) // ERROR_SAMPLE)]
         precious = np.quantile(sample, 1 - PRECIOUS_SHARE)
-        for rows in chunks(len(splats), QUANTISE_ROWS):
+
+        def one(rows: slice) -> None:
             scales, quats = canonical(splats.scales[rows], splats.quats[rows], flat)
             if turns > 1:
                 chosen = np.flatnonzero(worth[rows] > precious)
@@ -86,6 +90,8 @@ class Columns:
                     splats.scales[source], splats.quats[source], flat, turns
                 )
             self.scales[rows], self.quats[rows] = scales, quats
+
+        in_threads(one, chunks(len(splats), QUANTISE_ROWS))
 
     @cached_property
     def finest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
@@ -99,14 +105,10 @@ class Columns:
         alpha = alphas(splats.opacities[rows]) * 255
         square = {
             "position": np.broadcast_to(self.grid.unit**2 / 12, (len(rows), 3)),
-            "scale": (self.scale_book.decode(self.scale_book.encode(finite)) - finite) ** 2
+            "scale": _squared_error(self.scale_book, finite)
             * axis_shares(splats.means[rows], finite),
             "rotation": np.full((len(rows), 3), (2 / QUAT_SCALE) ** 2 / 12),
-            "colour": (
-                self.colour_book.decode(self.colour_book.encode(splats.sh0[rows]))
-                - splats.sh0[rows]
-            )
-            ** 2,
+            "colour": _squared_error(self.colour_book, splats.sh0[rows]),
             "opacity": ((np.rint(alpha) - alpha) / 255)[:, None] ** 2,
         }
         finest: dict[str, NDArray[np.float64]] = {}
@@ -137,8 +139,11 @@ class Columns:
     def _order(self) -> NDArray[np.intp]:
         """Class after class, each along the curve: neighbours in space and of one step."""
         keys = np.empty(len(self.splats), np.uint64)
-        for rows in chunks(len(self.splats)):
+
+        def one(rows: slice) -> None:
             keys[rows] = hilbert_keys(quantize_positions(self.splats.means[rows], self.grid).steps)
+
+        in_threads(one, chunks(len(self.splats), QUANTISE_ROWS))
         return np.lexsort((keys, self.classes.of))
 
     def textures(self, price: float) -> dict[str, Texels]:
@@ -157,12 +162,15 @@ class Columns:
         low, high = np.empty((n, 3), np.uint8), np.empty((n, 3), np.uint8)
         quats, colour = np.empty((n, 4), np.uint8), np.empty((n, 4), np.uint8)
         scales = np.empty((n, 3), np.uint8)
-        for rows in chunks(n, QUANTISE_ROWS):
+
+        def one(rows: slice) -> None:
             group = of[rows]
             positions = quantize_positions(splats.means[rows], self.grid, grid[group])
             low[rows], high[rows] = positions.low, positions.high
             quats[rows] = quantize_quats(self.quats[rows], turn[group])
             colour[rows, 3] = quantize_opacities(splats.opacities[rows], alpha[group])
+
+        in_threads(one, chunks(n, QUANTISE_ROWS))
         for number in range(self.classes.count):
             members = np.flatnonzero(of == number)
             scales[members] = self.scale_book.encode_coarse(
@@ -183,7 +191,8 @@ class Columns:
         """The scene as a reader would find it in these textures, in the order of the input; with
         its own harmonics."""
         steps = texels["means_u.webp"].astype(np.uint16) << 8 | texels["means_l.webp"]
-        means = layout.linear_position(self.grid.mins + self.grid.unit * steps)
+        span = self.grid.maxs - self.grid.mins
+        means = layout.linear_position(self.grid.mins + span * (steps / layout.POSITION_STEPS))
         colour = texels["sh0.webp"]
         return replace(
             self.splats,
@@ -193,3 +202,7 @@ class Columns:
             opacities=layout.alpha_to_logit(colour[:, 3]).astype(np.float32),
             sh0=self.colour_book.decode(colour[:, :3]),
         )
+
+
+def _squared_error(book: Codebook, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray((book.decode(book.encode(values)) - values.astype(np.float64)) ** 2)

@@ -24,11 +24,11 @@ from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import arrange
 from models.splat_to_sog.presets import FINEST, PLANS, Plan, first_price, fit_bytes, fit_psnr
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.threads import in_threads, usable_cores
 from models.splat_to_sog.webp import Effort, encode_webp
 
 MAX_DEGREE = 3
 BUNDLE_BYTES = 1100  # of an archive's directory around seven files
-WEBP_THREADS = 8  # libwebp runs outside the interpreter lock; there are at most seven textures
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ class _Coder:
         if self._harmonics is not None:
             rows["shN_labels.webp"] = self._harmonics.label_bytes()
         width, height = layout.texture_size(len(self.splats), self.plan.span)
-        textures = {
-            name: layout.to_texture(values[self.order], width, height)
-            for name, values in rows.items()
-        }
+        texels = in_threads(
+            lambda values: layout.to_texture(values[self.order], width, height), rows.values()
+        )
+        textures = dict(zip(rows, texels, strict=True))
         if self._harmonics is not None:
             textures["shN_centroids.webp"] = self._harmonics.palette_texture()
         files = _compress(textures, self.plan.effort, self.on_stage)
@@ -204,7 +204,7 @@ def _compress(
     textures: Mapping[str, Texels], effort: Effort, on_stage: OnStage
 ) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    with ThreadPoolExecutor(WEBP_THREADS) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:  # libwebp leaves the interpreter lock
         pending = {
             name: pool.submit(encode_webp, texels, effort) for name, texels in textures.items()
         }

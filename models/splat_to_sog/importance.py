@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import SH_C0, Splats
+from models.splat_to_sog.threads import in_threads
 from models.splat_to_sog.visibility import visibility
 
 Float32 = NDArray[np.float32]
 
 ATTRIBUTES = {"position": 3, "scale": 3, "rotation": 3, "colour": 3, "opacity": 1}
 """Numbers a splat has of each."""
+
+ROWS = 1 << 16  # a thread's share at a time
 
 ORBIT = 1.5  # distance of the cameras, in radii of the scene (80 % of the splats are inside one)
 PIXELS = 768  # of a picture's side: splats below a pixel blur to one
@@ -33,6 +36,7 @@ FAINT = 1 / 255  # renderers skip what is fainter
 CONTRAST_FLOOR = 0.02  # a black splat hides light: its shape is seen too
 SHARE = {"position": 0.33, "scale": 0.4, "rotation": 0.25, "colour": 0.6, "opacity": 0.4}
 FARTHEST2 = 1e20  # squared scene units: beyond, all is equally far
+BRIGHTEST = 10.0  # of a colour: no display shows a tenth of it
 NEEDLE = 1e4  # a thinner splat leaves its old place at once: the error grows no more
 THOMSEN = 1.6075  # exponent of the mean projected area of an ellipsoid
 
@@ -60,30 +64,36 @@ def importance(splats: Splats, hidden: bool = True) -> Importance:
     distance2 = np.empty(n, np.float32)
     area = np.empty(n, np.float32)
     worth = {name: np.empty(n, np.float32) for name in ATTRIBUTES}
-    for rows in chunks(n):
+
+    def shape(rows: slice) -> None:
         distance2[rows] = _distance2(splats.means[rows], centre, radius)
         area[rows] = _shape(splats, rows, distance2[rows], worth)
+
+    in_threads(shape, chunks(n, ROWS))
     alpha = alphas(splats.opacities)
     seen = visibility(splats, alpha, area) if hidden else np.ones(n, np.float32)
-    for rows in chunks(n):
+
+    def weigh(rows: slice) -> None:
         a = alpha[rows]
         covered = np.minimum(np.pi * area[rows] / distance2[rows], SCREEN)
         covered *= np.maximum(1 - (FAINT / np.maximum(a, FAINT / 4)) ** 2, 0.01)
         light = covered * seen[rows] / 3  # the mean over three channels
         drawn = light * a**2
-        colour = np.maximum(SH_C0 * splats.sh0[rows] + 0.5, 0)
+        colour = np.clip(SH_C0 * splats.sh0[rows] + 0.5, 0, BRIGHTEST)
         contrast = np.einsum("ni,ni->n", colour, colour) + CONTRAST_FLOOR
         for name in ("position", "scale", "rotation"):
             worth[name][rows] *= SHARE[name] * drawn * contrast
         worth["colour"][rows] = SHARE["colour"] * SH_C0**2 * drawn
         worth["opacity"][rows] = SHARE["opacity"] * light * contrast
+
+    in_threads(weigh, chunks(n, ROWS))
     return Importance(worth)
 
 
 def frame(means: Float32) -> tuple[Float32, float]:
     """(middle of the scene [3], radius of 80 % of it); medians, which floaters cannot move."""
     sample = means[:: max(1, len(means) // 100_000)].astype(np.float64)
-    centre = np.median(sample, axis=0).astype(np.float32)
+    centre = np.quantile(sample, 0.5, axis=0).astype(np.float32)
     radius = float(np.sqrt(np.quantile(((sample - centre) ** 2).sum(axis=1), 0.8)))
     return centre, min(max(radius, 1e-6), 1e9)
 

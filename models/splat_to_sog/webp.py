@@ -9,8 +9,9 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # named: else saving imports the plugins of all formats
 
+FORMAT = WebPImagePlugin.WebPImageFile.format
 MAX_SIDE_PX = 16383
 """Largest side a WebP may have."""
 
@@ -39,7 +40,7 @@ def encode_webp(
     best = b""
     for quality, method in effort:
         out = io.BytesIO()
-        image.save(out, "WEBP", lossless=True, quality=quality, method=method, exact=True)
+        image.save(out, FORMAT, lossless=True, quality=quality, method=method, exact=True)
         if not best or out.tell() < len(best):
             best = out.getvalue()
     return best
