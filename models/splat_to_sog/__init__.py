@@ -1,1 +1,4 @@
-"""Gaussian splat -> SOG v2 bundle. Entry point: `pipeline.load`."""
+"""Gaussian splats: any format in, operations on the scene between, SOG or another format out.
+
+Entry point: `pipeline.load`. The main path is `pipeline.run`; how a SOG is coded, `encode.encode`.
+"""

@@ -109,5 +109,23 @@ def test_the_local_verbs_load_no_server() -> None:
     assert loaded_by("doctor", "--quick").isdisjoint({"fastapi", "dbos", "sqlalchemy", "torch"})
 
 
+def test_the_splat_pipeline_loads_compilers_and_trees_only_when_it_uses_them() -> None:
+    code = (
+        "import json, sys, models.splat_to_sog.pipeline\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = set(json.loads(done.stdout))
+    assert "numpy" in loaded
+    assert loaded.isdisjoint({"numba", "scipy", "cv2", "cupy", "torch"})
+
+
 def test_service_and_models_come_from_one_tree() -> None:
     assert Path(service.__file__).parents[1] == Path(models.__file__).parents[1] == ROOT
