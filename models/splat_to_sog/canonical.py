@@ -60,7 +60,6 @@ def canonical(
     w = q @ (group * (1, -1, -1, -1)).T.astype(np.float32)
     np.abs(w, out=w)
     elements = group.T.astype(np.float32)  # [4, G]
-    elements = group.T.astype(np.float32)  # [4, G]
     best = w.argmax(axis=1)
     turned = _turned(q, elements[:, best])
     if turns > 1:

@@ -38,7 +38,7 @@ class Codebook:
         levels = self.levels.astype(np.float64)
         middles = (levels[1:] + levels[:-1]) / 2
         values = np.asarray(values)
-        if values.size < TABLE or not np.isfinite(levels).all() or levels[0] == levels[-1]:
+        if values.size < TABLE or not 1e-30 < levels[-1] - levels[0] < 1e30:  # else not of float32
             return np.searchsorted(middles, values, side="left").astype(np.uint8)
         return _by_table(middles, levels[0], levels[-1], values)
 
@@ -108,7 +108,7 @@ def build_codebook(
         weights = np.repeat(worth, flat.size // len(worth))[keep]
     low, high = bool((flat == -np.inf).any()), bool((flat == np.inf).any())
     if not finite.size:
-        finite = np.zeros(1, np.float32)
+        finite, weights = np.zeros(1, np.float32), None
     levels = _finite_levels(finite, size - low - high, weights)
     ends = (
         [levels[:1] - SENTINEL_DISTANCE] if low else [],
@@ -164,7 +164,7 @@ def histogram(
         first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         points = ordered[first]
         counts = np.add.reduceat(worth[order].astype(np.float64), first)
-        counts = np.maximum(counts / counts.sum(), 1e-12)
+        counts = np.maximum(counts / max(counts.sum(), 1e-300), 1e-12)  # all of it may be unseen
     if len(points) <= bins:
         return points, counts
     span = points[-1] - points[0]

@@ -24,6 +24,7 @@ DIRECTIONS = 4  # each is looked along from both ends
 MAX_POINTS = 2  # a splat
 REACH = 0.03  # of the scene's diagonal
 DEPTHS = 1 << 16
+FARTHEST = 1e37  # scene units: differences and multiples of it are float32
 MAX_MASS = 3.0  # optical depth of one point in its column
 FLOOR = 3e-3
 """Squared transmittance of what is hidden: the estimate may be wrong."""
@@ -40,20 +41,20 @@ def visibility(
     low, high = np.quantile(sample, (0.01, 0.99), axis=0)
     diagonal = max(float(np.linalg.norm(high - low)), 1e-9)
     cell = diagonal / GRID
-    middle = ((low + high) / 2).astype(np.float32)
+    centre = (low + high) / 2
+    # Far outliers are taken to the scene's edge.
+    edges = np.clip([centre - diagonal, centre + diagonal], -FARTHEST, FARTHEST).astype(np.float32)
+    middle = np.clip(centre, -FARTHEST, FARTHEST).astype(np.float32)
 
     points, owner, mass = _points(splats, alpha, area, cell)
     seen = np.zeros(n, np.float32)
     for axis in _hemisphere(DIRECTIONS):
         u, v = _across(axis)
         plane = np.stack([u, v], axis=1).astype(np.float32) / np.float32(cell)
-        depth = np.clip(splats.means - middle, -diagonal, diagonal) @ (axis / diagonal).astype(
-            np.float32
-        )
+        depth = (np.clip(splats.means, *edges) - middle) @ (axis / diagonal).astype(np.float32)
         deep = np.clip((depth + 0.75) * (DEPTHS / 1.5), 0, DEPTHS - 1).astype(np.uint64)
-        place = np.clip(
-            np.clip(points - middle, -diagonal, diagonal) @ plane + GRID / 2, 0, GRID - 1
-        ).astype(np.uint64)
+        place = (np.clip(points, *edges) - middle) @ plane + GRID / 2
+        place = np.clip(place, 0, GRID - 1).astype(np.uint64)
         column = place[:, 0] * np.uint64(GRID) + place[:, 1]
         # column, depth of the centre (renderers sort by it), point: one number sorts all three
         key = (column * np.uint64(DEPTHS) + deep[owner]) << np.uint64(32)
@@ -62,11 +63,6 @@ def visibility(
         seen += _transmitted(key, mass, owner, n)
     count = np.bincount(owner, minlength=n)
     return np.asarray(seen / (2 * DIRECTIONS * count) + FLOOR, np.float32)
-
-
-def _near(points: Float32, middle: Float32, reach: float) -> Float32:
-    """Points relative to the middle of the scene; far outliers at its edge."""
-    return np.asarray(np.clip(points - middle, -reach, reach), np.float32)
 
 
 def _transmitted(
@@ -102,7 +98,8 @@ def _points(
         chosen = several[rows]
         splat = owner[chosen]
         quats = splats.quats[splat]
-        quats = quats / np.maximum(np.linalg.norm(quats, axis=1, keepdims=True), 1e-12)
+        length = np.sqrt(np.einsum("ni,ni->n", quats, quats, dtype=np.float64))
+        quats = (quats / np.where(length == 0, 1, length)[:, None]).astype(np.float32)
         size = np.exp(np.clip(splats.scales[splat], -20, 20))
         offset = rng.standard_normal((len(chosen), 3), np.float32) * size
         points[chosen] += np.einsum("nij,nj->ni", matrices(quats), offset)
