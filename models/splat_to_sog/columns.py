@@ -6,7 +6,7 @@ be asked for at many prices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -27,6 +27,7 @@ from models.splat_to_sog.quantize import (
 from models.splat_to_sog.rate import classify, position_limit
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads
 
 ERROR_SAMPLE = 20_000
@@ -35,7 +36,6 @@ PRECIOUS_SHARE = 0.25
 QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
 
 Texels = NDArray[np.uint8]
-OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
 
 
 class Columns:

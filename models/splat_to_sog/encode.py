@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from models.context import JsonValue
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook
-from models.splat_to_sog.columns import Columns, OnStage, Texels
+from models.splat_to_sog.columns import Columns, Texels
+from models.splat_to_sog.filenames import META
 from models.splat_to_sog.harmonics import Harmonics, code_harmonics
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import arrange
 from models.splat_to_sog.presets import FINEST, PLANS, Plan, first_price, fit_bytes, fit_psnr
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads, usable_cores
 from models.splat_to_sog.webp import Effort, encode_webp
 
@@ -141,7 +143,7 @@ class _Coder:
             textures["shN_centroids.webp"] = self._harmonics.palette_texture()
         files = _compress(textures, self.plan.effort, self.on_stage)
         meta = _description(self.columns, self._harmonics)
-        files["meta.json"] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
+        files[META] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
         return files
 
     def choices(self, price: float) -> dict[str, JsonValue]:

@@ -8,7 +8,6 @@ they set the price (`harmonics_price`), for all attributes alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +19,10 @@ from models.splat_to_sog.options import Preset, SogOptions
 from models.splat_to_sog.palette import build_palette
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.stages import OnStage
 
 PRICES: dict[Preset, float] = {"quality": 5e-4, "small": 2e-3, "tiny": 5e-3}
 """What a bit must save, as a share of the error of a mean splat without harmonics."""
-
-OnStage = Callable[[str, float], None]  # (stage, fraction of that stage); may raise to stop
 
 
 @dataclass(frozen=True)

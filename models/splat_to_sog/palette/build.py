@@ -7,7 +7,6 @@ Does not know splats or textures. The page below is the whole way; `rate` choose
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +25,11 @@ from models.splat_to_sog.palette.nearest import FLAT_SIZE, nearest, threads
 from models.splat_to_sog.palette.rounding import round_entries
 from models.splat_to_sog.palette.two_level import train
 from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.stages import OnStep
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Labels = NDArray[np.intp]
-OnStep = Callable[[float], None]
 
 TRAIN_ROWS = 1 << 20
 """Rows that entries are trained on; of more, an even draw."""

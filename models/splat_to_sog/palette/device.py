@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from models.context import Unavailable
 from models.splat_to_sog.device import UPDATE_COMPILER, import_cupy
+from models.splat_to_sog.stages import OnStep
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.intp]
@@ -205,7 +205,7 @@ def k_means(
     size: int,  # 1..N
     seed: int,
     iterations: int = 10,
-    on_step: Callable[[float], None] = lambda fraction: None,
+    on_step: OnStep = lambda fraction: None,
 ) -> tuple[Array, Array, Array]:
     """(entries [K, D], labels [N], squared distances [N]) by Lloyd's algorithm over all rows.
 
@@ -250,7 +250,7 @@ def train(
     size: int,
     seed: int,
     device: str,
-    on_step: Callable[[float], None] = lambda fraction: None,
+    on_step: OnStep = lambda fraction: None,
 ) -> tuple[Float32, NDArray[np.float64], float]:
     """(entries [K, D], weight that each serves [K], weighted mean squared error)."""
     on_device = Rows(rows, device)

@@ -5,13 +5,13 @@ Does not choose how many entries, and compares every row with every entry: `two_
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.palette.nearest import Float32, Labels, nearest
+from models.splat_to_sog.stages import OnStep
 
 Weights = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def k_means(
     rng: np.random.Generator,
     pool: Executor | None = None,
     iterations: int = ITERATIONS,
-    on_step: Callable[[float], None] = no_step,
+    on_step: OnStep = no_step,
 ) -> tuple[Float32, Labels]:
     """Lloyd's algorithm; the labels belong to the entries returned.
 

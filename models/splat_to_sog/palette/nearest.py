@@ -7,12 +7,13 @@ not depend on how many cores a machine has.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.splat_to_sog.threads import usable_cores
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.intp]
@@ -23,8 +24,7 @@ FLAT_SIZE = 256  # up to this many entries one level is as fast as two
 
 def threads() -> ThreadPoolExecutor:
     """One thread for each core this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux; elsewhere every core
-    return ThreadPoolExecutor(len(affinity(0)) if affinity else os.cpu_count())
+    return ThreadPoolExecutor(usable_cores())
 
 
 def each(function: Callable[[int], None], items: range, pool: Executor | None) -> None:

@@ -7,7 +7,6 @@ N sqrt(size) and not with N size; entries are then settled across the borders of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -22,6 +21,7 @@ from models.splat_to_sog.palette.k_means import (
     repair_empty,
 )
 from models.splat_to_sog.palette.nearest import FLAT_SIZE, Float32, Labels, members, nearest
+from models.splat_to_sog.stages import OnStep
 
 Float64 = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def train(
     size: int,
     seed: int,
     pool: Executor,
-    on_step: Callable[[float], None] = no_step,
+    on_step: OnStep = no_step,
 ) -> tuple[Float32, Float64]:
     """(at most `size` entries [K, D] for weighted rows, the weight that each serves [K]), by
     whichever way suits the size."""
@@ -53,7 +53,7 @@ def two_level(
     size: int,
     seed: int,
     pool: Executor,
-    on_step: Callable[[float], None] = no_step,
+    on_step: OnStep = no_step,
 ) -> tuple[Float32, Float64]:
     # 1. cells: a coarse k-means on a sample
     rng = np.random.default_rng(seed)
