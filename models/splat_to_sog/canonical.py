@@ -17,6 +17,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.rotations import unit_matrices
+
 Float32 = NDArray[np.float32]
 
 QUAT_ZERO = 127.5  # a component of 0 lies between two codes
@@ -35,7 +37,7 @@ def cube_rotations() -> tuple[NDArray[np.float64], NDArray[np.intp]]:
             quats.append(quat)
     quats += [np.array([1, *signs]) / 2 for signs in itertools.product((1, -1), repeat=3)]
     group = np.array(quats)
-    return group, np.abs(matrices(group)).argmax(axis=1)
+    return group, np.abs(unit_matrices(group)).argmax(axis=1)
 
 
 def canonical(
@@ -104,13 +106,3 @@ def multiply(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.flo
             aw * bz + ax * by - ay * bx + az * bw,
         ]
     )
-
-
-def matrices(quats: NDArray[np.floating]) -> NDArray[np.floating]:  # [N, 4] unit -> [N, 3, 3]
-    w, x, y, z = quats.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)

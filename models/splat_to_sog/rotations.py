@@ -1,6 +1,6 @@
 """Rotations as quaternions w, x, y, z and as matrices whose columns are the rotated axes.
 
-Does not know splats. Quaternions of any length are taken, as scenes store them.
+Does not know splats. Scenes store quaternions of any length, and of none.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ def rotation_matrices(quats: NDArray[np.floating]) -> Float64:  # [N, 4] -> [N, 
     """Of quaternions of any length; one of length 0 rotates nothing."""
     q = quats.astype(np.float64)
     length = np.linalg.norm(q, axis=1, keepdims=True)
-    w, x, y, z = np.where(length > 0, q / np.where(length > 0, length, 1), (1, 0, 0, 0)).T
+    unit = np.where(length > 0, q / np.where(length > 0, length, 1), (1, 0, 0, 0))
+    return np.asarray(unit_matrices(unit))
+
+
+def unit_matrices(quats: NDArray[np.floating]) -> NDArray[np.floating]:  # [N, 4] -> [N, 3, 3]
+    """Of quaternions of length 1, in their own precision."""
+    w, x, y, z = quats.T
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
 
 
 def quaternions(matrices: Float64) -> Float64:  # [N, 3, 3] -> [N, 4]

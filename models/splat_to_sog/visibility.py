@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.canonical import matrices
+from models.splat_to_sog.rotations import unit_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 
@@ -102,7 +102,7 @@ def _points(
         quats = (quats / np.where(length == 0, 1, length)[:, None]).astype(np.float32)
         size = np.exp(np.clip(splats.scales[splat], -20, 20))
         offset = rng.standard_normal((len(chosen), 3), np.float32) * size
-        points[chosen] += np.einsum("nij,nj->ni", matrices(quats), offset)
+        points[chosen] += np.einsum("nij,nj->ni", unit_matrices(quats), offset)
     return points, owner, mass
 
 

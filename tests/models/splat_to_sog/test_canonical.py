@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 
 from models.splat_to_sog import layout
-from models.splat_to_sog.canonical import canonical, cube_rotations, matrices
+from models.splat_to_sog.canonical import canonical, cube_rotations
 from models.splat_to_sog.quantize import quantize_quats
+from models.splat_to_sog.rotations import unit_matrices
 
 
 def covariances(scales: np.ndarray, quats: np.ndarray) -> np.ndarray:
     q = quats.astype(np.float64)
     q /= np.linalg.norm(q, axis=1, keepdims=True)
-    factor = matrices(q) * np.exp(scales.astype(np.float64))[:, None, :]
+    factor = unit_matrices(q) * np.exp(scales.astype(np.float64))[:, None, :]
     return factor @ factor.transpose(0, 2, 1)
 
 
 def test_the_24_rotations_of_the_cube() -> None:
     group, axes = cube_rotations()
-    turned = np.rint(matrices(group)).astype(int)
+    turned = np.rint(unit_matrices(group)).astype(int)
     assert len({tuple(matrix.ravel()) for matrix in turned}) == 24
     assert (np.linalg.det(turned) > 0).all()
-    np.testing.assert_allclose(matrices(group), turned, atol=1e-12)
+    np.testing.assert_allclose(unit_matrices(group), turned, atol=1e-12)
     for matrix, axis in zip(turned, axes, strict=True):
         for j in range(3):
             assert abs(matrix[axis[j], j]) == 1
