@@ -20,16 +20,25 @@ from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook
 from models.splat_to_sog.columns import Columns, Texels
 from models.splat_to_sog.filenames import META
-from models.splat_to_sog.harmonics import Harmonics, code_harmonics
+from models.splat_to_sog.harmonics import Harmonics, code_harmonics, harmonics_price
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import arrange
-from models.splat_to_sog.presets import FINEST, PLANS, Plan, first_price, fit_bytes, fit_psnr
+from models.splat_to_sog.presets import (
+    FINEST,
+    PLANS,
+    WITH_HARMONICS,
+    Plan,
+    first_price,
+    fit_bytes,
+    fit_psnr,
+)
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads, usable_cores
-from models.splat_to_sog.webp import Effort, encode_webp
+from models.splat_to_sog.webp import ENTRIES, Effort, encode_webp
 
 MAX_DEGREE = 3
+ENTRIES_FILE = "shN_centroids.webp"
 BUNDLE_BYTES = 1100  # of an archive's directory around seven files
 
 
@@ -66,7 +75,10 @@ def encode(
     on_stage("order", 0.0)
     splats = splats.cut_degree(MAX_DEGREE if options.sh_degree is None else options.sh_degree)
     targeted = options.target_psnr is not None or options.target_bytes is not None
-    plan = PLANS["small" if targeted else options.preset]
+    shared = splats.degree > 0 and not targeted  # one price, which the harmonics set
+    plan = (
+        WITH_HARMONICS[options.preset] if shared else PLANS["small" if targeted else options.preset]
+    )
     coder = _Coder(splats, options, plan, order, device, on_stage)
 
     # 2. the price of a bit: the finest steps, a loss that is seen, or a size that is met
@@ -74,7 +86,8 @@ def encode(
         start = first_price(coder.columns.predicted_error, plan.loss_db)
         price, files = fit_bytes(coder.files, options.target_bytes, start, BUNDLE_BYTES)
     else:
-        price = FINEST
+        worth = coder.columns.importance.worth["colour"]
+        price = harmonics_price(splats, worth, options.preset) if shared else FINEST
         if options.target_psnr is not None:
             price = fit_psnr(coder.psnr_db, options.target_psnr, coder.columns.predicted_error)
         elif plan.loss_db:
@@ -133,6 +146,7 @@ class _Coder:
             found = arrange(rows, self.columns.order, self.plan.span, self.device)
             self.order, self._arranged = found.order, found.report
         if self._harmonics is not None:
+            self._harmonics = self._harmonics.along(self.order)
             rows["shN_labels.webp"] = self._harmonics.label_bytes()
         width, height = layout.texture_size(len(self.splats), self.plan.span)
         texels = in_threads(
@@ -140,7 +154,7 @@ class _Coder:
         )
         textures = dict(zip(rows, texels, strict=True))
         if self._harmonics is not None:
-            textures["shN_centroids.webp"] = self._harmonics.palette_texture()
+            textures[ENTRIES_FILE] = self._harmonics.palette_texture()
         files = _compress(textures, self.plan.effort, self.on_stage)
         meta = _description(self.columns, self._harmonics)
         files[META] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
@@ -192,7 +206,7 @@ def _description(columns: Columns, harmonics: Harmonics | None) -> dict[str, Any
             "count": len(harmonics.indices),
             "bands": harmonics.degree,
             "codebook": _numbers(harmonics.book),
-            "files": ["shN_centroids.webp", "shN_labels.webp"],
+            "files": [ENTRIES_FILE, "shN_labels.webp"],
         }
     return meta
 
@@ -208,7 +222,8 @@ def _compress(
     files: dict[str, bytes] = {}
     with ThreadPoolExecutor(usable_cores()) as pool:  # libwebp leaves the interpreter lock
         pending = {
-            name: pool.submit(encode_webp, texels, effort) for name, texels in textures.items()
+            name: pool.submit(encode_webp, texels, ENTRIES if name == ENTRIES_FILE else effort)
+            for name, texels in textures.items()
         }
         try:
             for done, (name, future) in enumerate(pending.items()):

@@ -20,7 +20,7 @@ from models.splat_to_sog.webp import FAST, QUICKEST, Effort
 class Plan:
     """How a scene is coded.
 
-    loss_db: rendered loss against the finest steps; 0: the finest steps themselves, unmeasured
+    loss_db: rendered loss against the finest steps; 0: none is measured
     classes: of splats of like worth, each with steps of its own (`rate`)
     turns:   ways of writing a rotation that are tried (`canonical`)
     span:    splats a block in which the order follows likeness; 0: along the curve (`order`)
@@ -38,6 +38,14 @@ PLANS: Mapping[Preset, Plan] = {
     "small": Plan(loss_db=3.4, classes=2, turns=1, span=512, effort=FAST),
     "tiny": Plan(loss_db=14.0, classes=4, turns=1, span=512, effort=FAST),
 }
+
+WITH_HARMONICS: Mapping[Preset, Plan] = {
+    "quality": Plan(loss_db=0.0, classes=8, turns=1, span=256, effort=FAST),
+    "small": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
+    "tiny": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
+}
+"""Of scenes with harmonics, which hold most of what is stored and lost: they set the price
+(`harmonics.harmonics_price`), and no loss is measured."""
 
 FINEST = math.exp(-80.0)
 """A price at which every step is the smallest there is."""

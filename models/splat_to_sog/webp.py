@@ -27,6 +27,10 @@ together and gives smaller files; THOROUGH takes 15 times as long as FAST for 0.
 methods 5 and 6 give nothing."""
 
 
+ENTRIES: Effort = ((50, 3), (75, 4))
+"""For palette entries: 8 to 11 % smaller than with FAST."""
+
+
 class WebpError(ValueError):
     """The bytes are not a lossless still WebP of the expected size."""
 
