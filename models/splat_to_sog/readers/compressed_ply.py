@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import InvalidInput
+from models.splat_to_sog.layout_compressed_ply import (
+    BOUNDS,
+    CHUNK,
+    COLOUR_BOUNDS,
+    MAX_LOG_SCALE,
+    PACKED,
+    SCALE_BOUNDS,
+    SH_RANGE,
+)
 from models.splat_to_sog.readers.ply import model_of
 from models.splat_to_sog.readers.ply_header import EXPORT_STEP, PlyHeader
 from models.splat_to_sog.scratch import Scratch
 from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Float32, Splats
-
-CHUNK = 256
-PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
-BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in "xyz"]
-SCALE_BOUNDS = [f"{end}_scale_{axis}" for end in ("min", "max") for axis in "xyz"]
-COLOUR_BOUNDS = [f"{end}_{channel}" for end in ("min", "max") for channel in "rgb"]
-MAX_LOG_SCALE = 20.0
 
 
 def read_compressed_ply(header: PlyHeader, name: str, scratch: Scratch | None = None) -> Splats:
@@ -159,7 +161,7 @@ def _harmonics_table() -> Float32:  # [256]
     """Writers truncate, so a byte stands for the middle of its step; the ends for themselves."""
     fraction = (np.arange(256, dtype=np.float32) + 0.5) / 256
     fraction[[0, 255]] = 0, 1
-    return ((fraction - 0.5) * 8).astype(np.float32)
+    return ((fraction - 0.5) * (2 * SH_RANGE)).astype(np.float32)
 
 
 def _refuse(name: str, problem: str) -> InvalidInput:

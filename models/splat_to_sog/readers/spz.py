@@ -22,13 +22,10 @@ from numpy.typing import NDArray
 
 from models.context import InvalidInput
 from models.splat_to_sog.layout import alpha_to_logit
+from models.splat_to_sog.layout_spz import COLOUR_SCALE, FLAG_ANTIALIASED, FLAG_EXTENSIONS, MAGIC
 from models.splat_to_sog.scratch import Scratch, chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Model, Splats
 
-MAGIC = b"NGSP"
-FLAG_ANTIALIASED = 1
-FLAG_EXTENSIONS = 2  # vendor data after the arrays; passed over
-COLOUR_SCALE = 0.15
 FREE_BYTES = 64 << 20  # below this much output any compression ratio is believed
 MAX_WINDOW_BYTES = 1 << 27
 CHUNK_ROWS = 1 << 16

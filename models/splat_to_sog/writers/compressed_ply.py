@@ -12,6 +12,15 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.layout_compressed_ply import (
+    BOUNDS,
+    CHUNK,
+    COLOUR_BOUNDS,
+    MAX_LOG_SCALE,
+    PACKED,
+    SCALE_BOUNDS,
+    SH_RANGE,
+)
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, SH_C0, Splats
 from models.splat_to_sog.stages import OnStage
@@ -27,19 +36,10 @@ from models.splat_to_sog.writers.written import (
     within_degree,
 )
 
-CHUNK = 256
 BLOCK_ROWS = CHUNK * 128
 MAX_DEGREE = 3
-MAX_LOG_SCALE = 20.0  # readers clamp a chunk's bounds to it
-SH_RANGE = 4.0  # harmonics are coded within +-4
 
-CHUNK_COLUMNS = [
-    f"{end}_{column}"
-    for columns in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b"))
-    for end in ("min", "max")
-    for column in columns
-]
-PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+CHUNK_COLUMNS = BOUNDS + SCALE_BOUNDS + COLOUR_BOUNDS
 
 
 def write_compressed_ply(

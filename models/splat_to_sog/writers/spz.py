@@ -20,6 +20,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from models.context import InvalidInput
+from models.splat_to_sog.layout_spz import COLOUR_SCALE, FLAG_ANTIALIASED, MAGIC
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import COEFFICIENTS, Splats
 from models.splat_to_sog.stages import OnStage
@@ -33,13 +34,10 @@ from models.splat_to_sog.writers.written import (
     within_degree,
 )
 
-MAGIC = b"NGSP"
-FLAG_ANTIALIASED = 1
 MAX_FIXED = (1 << 23) - 1  # positions are 24-bit integers
 USUAL_BITS = 12
 MIN_CELLS = 1 << 14  # steps across the scene below which 12 fractional bits are too coarse
 MAX_BITS = 23
-COLOUR_SCALE = 0.15
 BUCKETS = {"5/4": (8, 16), "8": (1, 1)}  # width of a code in band 1 and above, of 256
 
 GZIP_LEVEL = 6
