@@ -90,7 +90,7 @@ def quantize_quats(
     """Texels of the rotations, each stored component rounded; zero quaternions mean no rotation.
 
     For the small rotations that `canonical` leaves the component left out hardly changes with the
-    others, so rounding each is as good as a search among the codes around it (2 % of the error).
+    others, so each is rounded on its own.
     """
     stored, _, tag = smallest_three(quats)
     if isinstance(steps, np.ndarray):

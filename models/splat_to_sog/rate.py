@@ -26,6 +26,9 @@ CLASSES = 8
 MIN_CLASS = 4096  # splats: a run shorter than that spoils its neighbours' codes
 SAMPLE = 20_000
 ROUNDS = 12
+LEAST_WORTH = (
+    1e-20  # even of a splat that is not drawn: at the finest price it has the finest steps
+)
 
 MAX_STEP = {"scale": 0.4, "rotation": 0.27, "colour": 0.8, "opacity": 16 / 255}
 """Worth is the cost of small errors; a larger step could bring what is hidden into sight."""
@@ -66,7 +69,7 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
     members = np.bincount(of[rows])
     worth = {}
     for name in ATTRIBUTES:
-        value = np.maximum(importance.worth[name][rows], 1e-30)
+        value = np.maximum(importance.worth[name][rows], LEAST_WORTH)
         mean = np.bincount(of[rows], value) / members
         middle = np.exp(np.bincount(of[rows], np.log(value)) / members)
         worth[name] = np.sqrt(mean * middle)
@@ -79,7 +82,9 @@ def _labels(importance: Importance, count: int) -> NDArray[np.uint8]:  # [N]
     root = np.sqrt(list(ATTRIBUTES.values())).astype(np.float32)
 
     def features(rows: slice) -> NDArray[np.float32]:
-        worth = [np.log2(np.maximum(importance.worth[name][rows], 1e-30)) for name in ATTRIBUTES]
+        worth = [
+            np.log2(np.maximum(importance.worth[name][rows], LEAST_WORTH)) for name in ATTRIBUTES
+        ]
         return np.asarray(np.stack(worth, axis=1) * root, np.float32)
 
     sample = features(slice(None, None, max(1, n // SAMPLE)))

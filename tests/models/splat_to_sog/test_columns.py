@@ -42,7 +42,6 @@ def small_classes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("default", None),
         ("antialiased", None),
         ("2dgs", None),
-        ("default", 14_000),
         ("2dgs", 12_500),
     ],
 )
