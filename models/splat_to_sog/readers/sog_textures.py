@@ -29,14 +29,30 @@ def texels(container: Container, file: str, count: int) -> Texels:  # [count, 4]
     """One RGBA texel a splat, row by row from the top."""
     # Padding up to a square of twice the size is odd but harmless; more is an attack.
     pixels = _image(container, file, container.read(file), max_texels=4 * count + 4096)
-    if pixels.shape[0] * pixels.shape[1] < count:
+    _check_size(container, file, pixels.shape[1], pixels.shape[0], count)
+    return pixels.reshape(-1, 4)[:count]
+
+
+def check_count(container: Container, meta: Description, count: int) -> None:
+    """Refuse a count that the positions cannot hold, before room for so many splats is taken."""
+    file = meta.files("means", 2)[0]
+    size = len(container.read(file))
+    if count > FREE_SPLATS + SPLATS_PER_BYTE * size:
         raise refuse(
             container.name,
-            f"texture '{file}' is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-            f"too small for {count} splats",
+            f"texture '{file}' of {size} bytes cannot hold the positions of {count} splats",
+            code="splat_limits",
+        )
+    _check_size(container, file, *image_size(container, file), count)
+
+
+def _check_size(container: Container, file: str, width: int, height: int, count: int) -> None:
+    if width * height < count:
+        raise refuse(
+            container.name,
+            f"texture '{file}' is {width} x {height} pixels, too small for {count} splats",
             code="splat_texture",
         )
-    return pixels.reshape(-1, 4)[:count]
 
 
 def image_size(container: Container, file: str) -> tuple[int, int]:
@@ -69,16 +85,9 @@ def palette_bytes(
 
 
 def read_means(container: Container, meta: Description, count: int, means: Float32) -> None:
-    """Fill means [count, 3]."""
+    """Fill means [count, 3]; `check_count` has seen the count."""
     low_file, high_file = meta.files("means", 2)
     mins, maxs = meta.floats("means", "mins", 3), meta.floats("means", "maxs", 3)
-    size = len(container.read(low_file))
-    if count > FREE_SPLATS + SPLATS_PER_BYTE * size:
-        raise refuse(
-            container.name,
-            f"texture '{low_file}' of {size} bytes cannot hold the positions of {count} splats",
-            code="splat_limits",
-        )
     low, high = texels(container, low_file, count), texels(container, high_file, count)
 
     def decode(rows: slice) -> None:

@@ -17,6 +17,7 @@ from models.splat_to_sog.readers.sog_meta import Description, short
 from models.splat_to_sog.readers.sog_textures import (
     ROWS,
     Texels,
+    check_count,
     image_size,
     palette_bytes,
     palette_image,
@@ -33,13 +34,13 @@ from models.splat_to_sog.threads import in_threads
 def measure_v1(container: Container, meta: Description) -> tuple[int, int]:
     """Splats and spherical-harmonics degree, which only the width of the palette tells."""
     if not meta.has("shN"):
-        return _count(meta), 0
+        return _count(container, meta), 0
     file = _harmonics_files(meta)[0]
-    return _count(meta), _degree(container, file, image_size(container, file)[0])
+    return _count(container, meta), _degree(container, file, image_size(container, file)[0])
 
 
 def read_v1(container: Container, meta: Description, scratch: Scratch | None = None) -> Splats:
-    count = _count(meta)
+    count = _count(container, meta)
     palette, labels = _harmonics(container, meta, count)
     degree = COEFFICIENTS.index(palette.shape[2])
     splats = Splats.empty(count, degree, scratch=scratch)
@@ -61,13 +62,14 @@ def read_v1(container: Container, meta: Description, scratch: Scratch | None = N
     return splats
 
 
-def _count(meta: Description) -> int:
+def _count(container: Container, meta: Description) -> int:
     shape = meta.get("means.shape")
     count = shape[0] if isinstance(shape, list) and shape else None
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= layout.MAX_SPLATS:
         raise meta.bad(
             "means.shape", f"{short(shape)}; [splats, 3] with 1 to {layout.MAX_SPLATS} is needed"
         )
+    check_count(container, meta, count)
     return count
 
 

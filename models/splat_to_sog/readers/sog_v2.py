@@ -14,6 +14,7 @@ from models.splat_to_sog.readers.container import Container
 from models.splat_to_sog.readers.sog_meta import Description
 from models.splat_to_sog.readers.sog_textures import (
     ROWS,
+    check_count,
     palette_bytes,
     palette_image,
     read_labels,
@@ -27,8 +28,9 @@ from models.splat_to_sog.threads import in_threads
 
 
 def measure_v2(container: Container, meta: Description) -> tuple[int, int]:
-    """Splats and spherical-harmonics degree; `container` is not touched."""
+    """Splats and spherical-harmonics degree; nothing is decoded."""
     count = meta.integer("count", 1, layout.MAX_SPLATS)
+    check_count(container, meta, count)
     return count, meta.integer("shN.bands", 1, 3) if meta.has("shN") else 0
 
 

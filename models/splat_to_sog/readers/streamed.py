@@ -29,7 +29,11 @@ class Level:
 
 @dataclass(frozen=True)
 class ChunkReader:
-    """How a chunk is measured (splats, degree; nothing is decoded) and read."""
+    """How a chunk is measured (splats, degree; nothing is decoded) and read.
+
+    Room for the whole scene is taken by what the measures say: they refuse a count that the
+    chunk's textures cannot hold.
+    """
 
     measure: Callable[[Container], tuple[int, int]]
     read: Callable[[Container], Splats]
@@ -105,8 +109,7 @@ def _parts(meta: Description, files: Container, chunk: ChunkReader, wanted: Leve
     if wanted.environment and environment is not None:
         chosen.append(("environment", environment, None))
     seen: set[str] = set()
-    parts = []
-    for field, file, rows in chosen:
+    for field, file, _ in chosen:
         if not isinstance(file, str) or not CHUNK_META.fullmatch(file):
             raise meta.bad(field, f"{short(file)}; a path like '0_0/{META}' is needed")
         if file in seen:
@@ -114,6 +117,8 @@ def _parts(meta: Description, files: Container, chunk: ChunkReader, wanted: Leve
         seen.add(file)
         if not files.has(file):
             files.read(file)  # says that it is missing, and what is there
+    parts = []
+    for _, file, rows in chosen:
         inside = files.within(file.removesuffix(META))
         count, degree = chunk.measure(inside)
         rows = [(0, count)] if rows is None else rows

@@ -14,6 +14,7 @@ from PIL import Image
 from models.context import InvalidInput
 from models.splat_to_sog.readers import read, read_files
 from models.splat_to_sog.readers.streamed import Level
+from models.splat_to_sog.scratch import Scratch
 from models.splat_to_sog.splats import ATTRIBUTES
 
 SIDE = 6
@@ -102,6 +103,51 @@ def test_few_bytes_cannot_hold_many_splats(tmp_path: Path, rng, formats) -> None
     with pytest.raises(InvalidInput, match="cannot hold the positions of 4194304") as error:
         read(path, "scene.sog")
     assert error.value.code == "splat_limits"
+
+
+MOST = 16380**2  # splats of one SOG: 63 GB of harmonics at degree 3
+
+
+def claiming(files: dict[str, bytes], count: int) -> dict[str, bytes]:
+    """The same textures under a description that says they hold this many splats."""
+    meta = json.loads(files["meta.json"])
+    if "count" in meta:
+        meta["count"] = count
+    else:
+        meta["means"]["shape"][0] = count
+    return files | {"meta.json": json.dumps(meta).encode()}
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("count", "code", "says"),
+    [
+        (MOST, "splat_limits", f"cannot hold the positions of {MOST} splats"),
+        (N + 1, "splat_texture", f"is 6 x 6 pixels, too small for {N + 1} splats"),
+    ],
+)
+def test_no_room_is_taken_for_splats_that_cannot_be_there(
+    tmp_path: Path, rng, formats, version, degree, count, code, says
+) -> None:
+    write = formats.sog_v1 if version == 1 else formats.sog_v2
+    path = tmp_path / "scene.sog"
+    path.write_bytes(formats.zipped(claiming(write(rng, SIDE, degree), count)))
+    scratch = Scratch(tmp_path, budget_bytes=0)
+    with pytest.raises(InvalidInput, match=f"'means_l.webp' .*{says}") as error:
+        read(path, "scene.sog", scratch)
+    assert error.value.code == code
+    assert scratch.spilled_bytes == 0
+
+
+def test_no_room_is_taken_for_a_description_without_textures(tmp_path: Path, formats) -> None:
+    path = tmp_path / "scene.sog"
+    description = {"version": 2, "count": 147_483_648, "meaans": 0}
+    path.write_bytes(formats.zipped({"meta.json": json.dumps(description).encode()}))
+    scratch = Scratch(tmp_path, budget_bytes=0)
+    with pytest.raises(InvalidInput, match=r"'means.files' is None"):
+        read(path, "scene.sog", scratch)
+    assert scratch.spilled_bytes == 0
 
 
 # --- streamed -------------------------------------------------------------------------------
@@ -251,6 +297,20 @@ def test_streamed_refusals(tmp_path: Path, formats, scene, change, says) -> None
     path.write_bytes(formats.zipped(formats.streamed(chunks, description | change)))
     with pytest.raises(InvalidInput, match=says):
         read(path, "scene.zip")
+
+
+@pytest.mark.parametrize("name", ["0_0", "0_1", "env"])
+def test_no_room_is_taken_for_chunks_that_claim_too_much(
+    tmp_path: Path, formats, scene, name: str
+) -> None:
+    chunks, description = scene
+    chunks[name] = claiming(chunks[name], MOST)
+    path = tmp_path / "scene.zip"
+    path.write_bytes(formats.zipped(formats.streamed(chunks, description)))
+    scratch = Scratch(tmp_path, budget_bytes=0)
+    with pytest.raises(InvalidInput, match=f"cannot hold the positions of {MOST}"):
+        read(path, "scene.zip", scratch)
+    assert scratch.spilled_bytes == 0
 
 
 def test_a_streamed_zip_holds_nothing_else(tmp_path: Path, formats, scene) -> None:
