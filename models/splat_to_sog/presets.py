@@ -40,7 +40,7 @@ PLANS: Mapping[Preset, Plan] = {
 }
 
 WITH_HARMONICS: Mapping[Preset, Plan] = {
-    "quality": Plan(loss_db=0.0, classes=8, turns=1, span=256, effort=FAST),
+    "quality": Plan(loss_db=0.0, classes=8, turns=1, span=0, effort=FAST),
     "small": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
     "tiny": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
 }
@@ -127,14 +127,12 @@ def fit_bytes(
     real files. Raises InvalidInput that names the smallest size reached.
     """
     fits: tuple[float, dict[str, bytes]] | None = None
-    smallest: int | None = None
     low, high = math.log(FINEST), math.log(DEAREST)  # too large at low, fits at high
     at, steepness = math.log(start), LOG_BYTES_PER_LOG_PRICE
     previous: tuple[float, float] | None = None
     for _ in range(BYTES_ATTEMPTS):
         made = files(math.exp(at))
         length = overhead + sum(map(len, made.values()))
-        smallest = length if smallest is None else min(smallest, length)
         if length <= target:
             high = min(high, at)
             if fits is None or math.exp(at) < fits[0]:
@@ -152,9 +150,12 @@ def fit_bytes(
         if not low < at < high:  # a jump beyond what is known: to the middle of it
             at = (max(low, high - WIDEST) + min(high, low + WIDEST)) / 2
     if fits is None:
+        fits = DEAREST, files(DEAREST)
+    length = overhead + sum(map(len, fits[1].values()))
+    if length > target:
         raise InvalidInput(
-            f"target_bytes: {target}; this scene takes at least {smallest}.",
+            f"target_bytes: {target}; this scene takes at least {length}.",
             code="target_unreachable",
-            next_step=f"Allow {smallest} bytes, cut sh_degree, or drop splats.",
+            next_step=f"Allow {length} bytes, cut sh_degree, or drop splats.",
         )
     return fits

@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.importance import ATTRIBUTES, Importance
 from models.splat_to_sog.layout import log_position
+from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.threads import in_threads
 
 CLASSES = 8
 MIN_CLASS = 4096  # splats: a run shorter than that spoils its neighbours' codes
 SAMPLE = 20_000
+ROWS = 1 << 16  # a thread's share at a time
 ROUNDS = 12
 LEAST_WORTH = (
     1e-20  # even of a splat that is not drawn: at the finest price it has the finest steps
@@ -100,9 +103,11 @@ def _labels(importance: Importance, count: int) -> NDArray[np.uint8]:  # [N]
     centres = centres[np.argsort(-(centres @ root), kind="stable")]
 
     of = np.empty(n, np.uint8)
-    for start in range(0, n, 1 << 16):
-        rows = slice(start, min(start + (1 << 16), n))
+
+    def one(rows: slice) -> None:
         of[rows] = _nearest(np.maximum(features(rows), floor), centres)
+
+    in_threads(one, chunks(n, ROWS))
     labels: NDArray[np.uint8] = np.unique(of, return_inverse=True)[1].astype(np.uint8)
     return labels
 

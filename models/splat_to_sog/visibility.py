@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.splat_to_sog.rotations import unit_matrices
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.threads import in_threads
 
 Float32 = NDArray[np.float32]
 
@@ -47,8 +48,8 @@ def visibility(
     middle = np.clip(centre, -FARTHEST, FARTHEST).astype(np.float32)
 
     points, owner, mass = _points(splats, alpha, area, cell)
-    seen = np.zeros(n, np.float32)
-    for axis in _hemisphere(DIRECTIONS):
+
+    def along(axis: NDArray[np.float64]) -> NDArray[np.float64]:
         u, v = _across(axis)
         plane = np.stack([u, v], axis=1).astype(np.float32) / np.float32(cell)
         depth = (np.clip(splats.means, *edges) - middle) @ (axis / diagonal).astype(np.float32)
@@ -60,7 +61,9 @@ def visibility(
         key = (column * np.uint64(DEPTHS) + deep[owner]) << np.uint64(32)
         key |= np.arange(len(points), dtype=np.uint64)
         key.sort()
-        seen += _transmitted(key, mass, owner, n)
+        return _transmitted(key, mass, owner, n)
+
+    seen = np.sum(in_threads(along, _hemisphere(DIRECTIONS)), axis=0)
     count = np.bincount(owner, minlength=n)
     return np.asarray(seen / (2 * DIRECTIONS * count) + FLOOR, np.float32)
 

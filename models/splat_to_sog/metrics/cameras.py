@@ -22,6 +22,8 @@ FIRST = 0.35  # of the angle between two views: no view lies exactly on an axis
 FLAT_RADIUS = 4.0  # in standard deviations of the largest splat, where all centres coincide
 MAX_SAMPLES = 1 << 20  # centres the middle and the radius are taken from
 
+FARTHEST = 1e30  # scene units: cameras are placed in single precision
+
 
 def orbit(splats: Splats, views: int, size_px: int) -> list[Camera]:
     """`views` square cameras. The scene must have at least one splat, all positions finite.
@@ -57,6 +59,7 @@ def extent(splats: Splats) -> tuple[NDArray[np.float64], float]:
     centres = np.asarray(splats.means[::step])
     middle = np.median(centres, axis=0).astype(np.float64)
     radius = float(np.percentile(np.linalg.norm(centres - middle, axis=1), 80))
+    radius = min(radius, FARTHEST)
     if radius > 0:
         return middle, radius
     largest = float(np.max(splats.scales[::step], initial=-np.inf))

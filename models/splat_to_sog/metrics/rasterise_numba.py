@@ -56,7 +56,7 @@ BATCH = 32  # Gaussians of a tile fetched at once; before each, finished rows ar
 
 # float32, so that no product of the inner loop is promoted to float64
 LOW_BITS = np.uint64(0xFFFFFFFF)  # of a key: the index
-ONE, HALF, ZERO = np.float32(1), np.float32(0.5), np.float32(0)
+ONE, HALF, ZERO, TINY = np.float32(1), np.float32(0.5), np.float32(0), np.float32(1e-30)
 MAX_ALPHA = np.float32(ALPHA_MAX)
 MIN_TRANSMITTANCE = np.float32(TRANSMITTANCE_MIN)
 MARGIN = np.float32(1e-3)  # keeps the skipping of rows clear of rounding
@@ -198,7 +198,7 @@ def _draw(
                 break
             for i in range(_fetch(table, keys, batch, starts[tile + 1], near)):
                 splat = near[i]
-                slope = -splat[B] / splat[A]
+                slope = -splat[B] / max(splat[A], TINY)  # a conic may underflow
                 red, green, blue = splat[RED], splat[GREEN], splat[BLUE]
                 first, last = _rows_touched(splat, top, bottom)
                 for y in range(first, last):

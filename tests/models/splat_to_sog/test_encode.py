@@ -57,9 +57,9 @@ def test_any_count(make_splats, tmp_path: Path, n: int, degree: int) -> None:
     found = round_trip(splats, tmp_path)
     assert (len(found), found.degree) == (n, degree)
     np.testing.assert_allclose(found.means.mean(axis=0), splats.means.mean(axis=0), atol=1e-3)
-    if n < 1024 and degree:  # every splat has an entry: only the codebook's error is left
+    if n < 1024 and degree:  # noise is the worst case: a bit saved must be worth its error
         error = matched(splats, found).shN - splats.shN
-        assert np.sqrt(np.mean(error**2)) < 0.01
+        assert np.mean(error**2) < 0.5 * np.mean(splats.shN**2)
 
 
 def test_odd_scenes(make_splats, tmp_path: Path) -> None:
@@ -101,12 +101,15 @@ def test_same_input_same_bytes_and_input_untouched(make_splats) -> None:
         np.testing.assert_array_equal(getattr(splats, field), copy)
 
 
-def test_a_second_generation_loses_no_more_than_steps(samples: Path, tmp_path: Path) -> None:
-    first = round_trip(read(samples / "playbot.compressed.ply", "p"), tmp_path)
+def test_a_second_generation_loses_next_to_nothing(samples: Path, tmp_path: Path) -> None:
+    """Values that lie on 256 levels stay there; only positions and rotations are rounded again."""
+    source = read(samples / "playbot.compressed.ply", "p")
+    first = round_trip(source, tmp_path, sh_degree=0)
     second = matched(first, round_trip(first, tmp_path))
-    for field, step in (("scales", 0.4), ("sh0", 0.8)):
+    for field in ("scales", "sh0"):
         error = np.sort(getattr(second, field)) - np.sort(getattr(first, field))
-        assert np.sqrt(np.mean(error**2)) < 0.25 * step, field
+        assert np.sqrt(np.mean(error**2)) < 0.02, field
+    np.testing.assert_allclose(second.opacities, first.opacities, atol=1e-5)
 
 
 def test_options_cut_degree_and_palette(make_splats) -> None:
@@ -124,8 +127,8 @@ def test_degree_4_is_cut_to_3(make_splats, tmp_path: Path) -> None:
     splats = make_splats(50, 4)
     found = matched(splats, round_trip(splats, tmp_path))
     assert found.degree == 3
-    error = found.shN - splats.shN[:, :, : COEFFICIENTS[3]]
-    assert np.sqrt(np.mean(error**2)) < 0.01
+    kept = splats.shN[:, :, : COEFFICIENTS[3]]
+    assert np.mean((found.shN - kept) ** 2) < 0.5 * np.mean(kept**2)
 
 
 @pytest.mark.parametrize("model", ["default", "antialiased", "2dgs"])
