@@ -40,7 +40,7 @@ PLANS: Mapping[Preset, Plan] = {
 }
 
 WITH_HARMONICS: Mapping[Preset, Plan] = {
-    "quality": Plan(loss_db=0.0, classes=8, turns=1, span=0, effort=FAST),
+    "quality": Plan(loss_db=0.0, classes=1, turns=1, span=0, effort=FAST),
     "small": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
     "tiny": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
 }
