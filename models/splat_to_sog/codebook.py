@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.codebook_device import splits_on_device
 from models.splat_to_sog.layout import BOOK
 
 BINS = 1024
@@ -98,8 +99,10 @@ def build_codebook(
     values: NDArray[np.floating],  # any shape, at least one; +-inf allowed, NaN not
     size: int = BOOK,
     worth: NDArray[np.floating] | None = None,  # [N] of the rows of `values`
+    device: str = "cpu",
 ) -> Codebook:
-    """The best `size` levels. Values that take at most `size` distinct levels are kept exactly."""
+    """The best `size` levels. Values that take at most `size` distinct levels are kept exactly.
+    The same on every device."""
     flat = np.asarray(values, np.float32).ravel()
     keep = np.isfinite(flat)
     finite = flat[keep]
@@ -109,7 +112,7 @@ def build_codebook(
     low, high = bool((flat == -np.inf).any()), bool((flat == np.inf).any())
     if not finite.size:
         finite, weights = np.zeros(1, np.float32), None
-    levels = _finite_levels(finite, size - low - high, weights)
+    levels = _finite_levels(finite, size - low - high, weights, device)
     ends = (
         [levels[:1] - SENTINEL_DISTANCE] if low else [],
         [levels[-1:] + SENTINEL_DISTANCE] if high else [],
@@ -118,12 +121,15 @@ def build_codebook(
 
 
 def _finite_levels(
-    finite: NDArray[np.float32], size: int, worth: NDArray[np.floating] | None = None
+    finite: NDArray[np.float32],
+    size: int,
+    worth: NDArray[np.floating] | None = None,
+    device: str = "cpu",
 ) -> Float64:
     points, counts = _sampled_histogram(finite, worth)
     if len(points) <= size:
         return points
-    starts = optimal_partition(points, np.sqrt(counts), size)
+    starts = optimal_partition(points, np.sqrt(counts), size, device)
     # Inside an interval every value counts by its worth: the plain mean has the least error.
     return np.add.reduceat(points * counts, starts) / np.add.reduceat(counts, starts)
 
@@ -197,6 +203,7 @@ def optimal_partition(
     points: Float64,  # [M] ascending
     weights: Float64,  # [M] positive
     size: int,  # 1..M
+    device: str = "cpu",
 ) -> NDArray[np.intp]:
     """First point of each of the `size` intervals of least weighted squared error: [size].
 
@@ -204,6 +211,9 @@ def optimal_partition(
     """
     m = len(points)
     cost = _Cost(points, weights)
+    if device != "cpu":
+        sums = np.stack([cost.w, cost.wx, cost.wxx])
+        return _trace_back(splits_on_device(sums, size, device), m, size)
     every = np.arange(m)
     best = cost(np.zeros(m, np.intp), every)  # [j]: points 0..j in one interval
     splits = np.zeros((size, m), np.intp)

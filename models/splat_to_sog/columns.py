@@ -18,6 +18,7 @@ from models.splat_to_sog.canonical import QUAT_SCALE, canonical
 from models.splat_to_sog.codebook import Codebook, build_codebook
 from models.splat_to_sog.importance import alphas, axis_shares, importance
 from models.splat_to_sog.order import hilbert_keys
+from models.splat_to_sog.order.device import hilbert_order_on_device
 from models.splat_to_sog.quantize import (
     grid_of,
     quantize_opacities,
@@ -34,6 +35,7 @@ ERROR_SAMPLE = 20_000
 PRECIOUS_SHARE = 0.25
 """Of the splats: the few whose rotations are worth most make up nearly all of the error."""
 QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
+BOOK_ROWS = 1 << 17  # a codebook makes a table first
 
 Texels = NDArray[np.uint8]
 
@@ -54,28 +56,62 @@ class Columns:
         turns: int,
         on_stage: OnStage,
         order: NDArray[np.intp] | None = None,
+        device: str = "cpu",
     ) -> None:
         self.splats = splats
+        self.turns, self.on_stage, self.device = turns, on_stage, device
         self.grid = grid_of(splats.means)
-        n = len(splats)
         on_stage("quantise", 0.0)
         self.importance = importance(splats, hidden=max_classes > 1)
         self.classes = classify(self.importance, max_classes if order is None else 1)
+        self._given = order
         on_stage("quantise", 0.3)
-        self.scales = np.empty((n, 3), np.float32)
-        self.quats = np.empty((n, 4), np.float32)
-        self._write_rotations(turns)
-        on_stage("quantise", 0.5)
-        worth = self.importance.worth
-        self.scale_book, self.colour_book = in_threads(
-            lambda part: build_codebook(part[0], worth=part[1]),
-            [(self.scales, worth["scale"]), (splats.sh0, worth["colour"])],
-        )
-        self.order = self._order() if order is None else order
-        on_stage("quantise", 0.7)
 
-    def _write_rotations(self, turns: int) -> None:
+    @cached_property
+    def order(self) -> NDArray[np.intp]:  # [N]
+        return self._along_curve() if self._given is None else self._given
+
+    @cached_property
+    def rotations(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(scales [N, 3], quats [N, 4]) as they are written: see `canonical`."""
+        n = len(self.splats)
+        found = np.empty((n, 3), np.float32), np.empty((n, 4), np.float32)
+        self._write_rotations(*found)
+        self.on_stage("quantise", 0.5)
+        return found
+
+    @cached_property
+    def books(self) -> tuple[Codebook, Codebook]:
+        """(of scales, of colours)."""
+        worth = self.importance.worth
+        scales, colours = in_threads(
+            lambda part: build_codebook(part[0], worth=part[1], device=self.device),
+            [(self.rotations[0], worth["scale"]), (self.splats.sh0, worth["colour"])],
+        )
+        self.on_stage("quantise", 0.7)
+        return scales, colours
+
+    @property
+    def scales(self) -> NDArray[np.float32]:
+        return self.rotations[0]
+
+    @property
+    def quats(self) -> NDArray[np.float32]:
+        return self.rotations[1]
+
+    @property
+    def scale_book(self) -> Codebook:
+        return self.books[0]
+
+    @property
+    def colour_book(self) -> Codebook:
+        return self.books[1]
+
+    def _write_rotations(
+        self, all_scales: NDArray[np.float32], all_quats: NDArray[np.float32]
+    ) -> None:
         """`canonical` forms of all; a choice among `turns` of them for the precious."""
+        turns = self.turns
         splats, flat = self.splats, self.splats.model == "2dgs"
         worth = self.importance.worth["rotation"]
         sample = worth[:: max(1, len(worth) // ERROR_SAMPLE)]
@@ -89,7 +125,7 @@ class Columns:
                 scales[chosen], quats[chosen] = canonical(
                     splats.scales[source], splats.quats[source], flat, turns
                 )
-            self.scales[rows], self.quats[rows] = scales, quats
+            all_scales[rows], all_quats[rows] = scales, quats
 
         in_threads(one, chunks(len(splats), QUANTISE_ROWS))
 
@@ -136,19 +172,29 @@ class Columns:
                 total += float(floor.sum())
         return total
 
-    def _order(self) -> NDArray[np.intp]:
+    def _along_curve(self) -> NDArray[np.intp]:
         """Class after class, each along the curve: neighbours in space and of one step."""
-        keys = np.empty(len(self.splats), np.uint64)
+        n, of = len(self.splats), self.classes.of
+        if self.device != "cpu":
+            steps = np.empty((n, 3), np.uint16)
+
+            def place(rows: slice) -> None:
+                steps[rows] = quantize_positions(self.splats.means[rows], self.grid).steps
+
+            in_threads(place, chunks(n, QUANTISE_ROWS))
+            return hilbert_order_on_device(steps, of, self.device)
+        keys = np.empty(n, np.uint64)
 
         def one(rows: slice) -> None:
             keys[rows] = hilbert_keys(quantize_positions(self.splats.means[rows], self.grid).steps)
 
-        in_threads(one, chunks(len(self.splats), QUANTISE_ROWS))
-        return np.lexsort((keys, self.classes.of))
+        in_threads(one, chunks(n, QUANTISE_ROWS))
+        return np.lexsort((keys, of))
 
     def textures(self, price: float) -> dict[str, Texels]:
         """[N, 3 or 4] bytes of each texture at this price."""
         splats, of = self.splats, self.classes.of
+        axes, rotations = self.rotations
         n = len(splats)
         steps = self.classes.steps(price)
         limit = position_limit(splats.means)
@@ -167,18 +213,23 @@ class Columns:
             group = of[rows]
             positions = quantize_positions(splats.means[rows], self.grid, grid[group])
             low[rows], high[rows] = positions.low, positions.high
-            quats[rows] = quantize_quats(self.quats[rows], turn[group])
+            quats[rows] = quantize_quats(rotations[rows], turn[group])
             colour[rows, 3] = quantize_opacities(splats.opacities[rows], alpha[group])
 
         in_threads(one, chunks(n, QUANTISE_ROWS))
-        for number in range(self.classes.count):
-            members = np.flatnonzero(of == number)
-            scales[members] = self.scale_book.encode_coarse(
-                self.scales[members], float(steps["scale"][number])
-            )
-            colour[members, :3] = self.colour_book.encode_coarse(
-                splats.sh0[members], float(steps["colour"][number])
-            )
+        scale_book, colour_book = self.books
+
+        def of_books(part: tuple[int, slice]) -> None:
+            number, rows = part
+            members = rows.start + np.flatnonzero(of[rows] == number)
+            whole = len(members) == rows.stop - rows.start
+            chosen = rows if whole else members  # a slice is not copied
+            step = {name: float(each[number]) for name, each in steps.items()}
+            scales[chosen] = scale_book.encode_coarse(axes[chosen], step["scale"])
+            colour[chosen, :3] = colour_book.encode_coarse(splats.sh0[chosen], step["colour"])
+
+        parts = chunks(n, BOOK_ROWS)
+        in_threads(of_books, [(k, rows) for rows in parts for k in range(self.classes.count)])
         return {
             "means_l.webp": low,
             "means_u.webp": high,

@@ -7,8 +7,9 @@ arrays, in the order in which they run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,9 +34,9 @@ from models.splat_to_sog.presets import (
     fit_psnr,
 )
 from models.splat_to_sog.splats import Splats
-from models.splat_to_sog.stages import OnStage
-from models.splat_to_sog.threads import in_threads, usable_cores
-from models.splat_to_sog.webp import ENTRIES, Effort, encode_webp
+from models.splat_to_sog.stages import OnStage, OnStep
+from models.splat_to_sog.threads import Beside, usable_cores
+from models.splat_to_sog.webp import ENTRIES, start_webp
 
 MAX_DEGREE = 3
 ENTRIES_FILE = "shN_centroids.webp"
@@ -115,8 +116,7 @@ class _Coder:
         self.splats, self.options, self.plan = splats, options, plan
         self.device, self.on_stage = device, on_stage
         self.given = order is not None
-        self.columns = Columns(splats, plan.classes, plan.turns, on_stage, order)
-        self.order = self.columns.order
+        self.columns = Columns(splats, plan.classes, plan.turns, on_stage, order, device)
         self._price = -1.0
         self._texels: dict[str, Texels] = {}
         self._harmonics: Harmonics | None = None
@@ -129,34 +129,49 @@ class _Coder:
 
         if self._stage is None:
             self._stage = Trial(self.splats, self.device)
-        self._make(price)
+        with self._made(price) as harmonics:
+            coded = harmonics()
         decoded = self.columns.decoded(self._texels)
-        if self._harmonics is not None:
-            decoded = replace(decoded, shN=self._harmonics.decoded())
+        if coded is not None:
+            decoded = replace(decoded, shN=coded.decoded())
         self.on_stage("quantise", 0.9)
         psnr: float = self._stage.psnr_db(decoded)
         return psnr
 
     def files(self, price: float) -> dict[str, bytes]:
-        """All files at this price."""
-        self._make(price)
-        rows = dict(self._texels)
+        """All files at this price: each texture is compressed as soon as it is known."""
+        with ThreadPoolExecutor(usable_cores()) as pool, self._made(price) as harmonics:
+            try:
+                return self._files(pool, harmonics)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _files(self, pool: Executor, harmonics: Callable[[], Harmonics | None]) -> dict[str, bytes]:
+        size = layout.texture_size(len(self.splats), self.plan.span)
+        started: dict[str, Callable[[], bytes]] = {}
+
+        def start(rows: dict[str, Texels]) -> None:  # of each splat, in the order of the input
+            textures = pool.map(
+                lambda values: layout.to_texture(values[self.order], *size), rows.values()
+            )
+            for name, texels in zip(rows, textures, strict=True):
+                started[name] = start_webp(texels, self.plan.effort, pool)
+
         self.order = self.columns.order
         if self.plan.span and not self.given:
-            found = arrange(rows, self.columns.order, self.plan.span, self.device)
+            found = arrange(self._texels, self.order, self.plan.span, self.device)
             self.order, self._arranged = found.order, found.report
-        if self._harmonics is not None:
-            self._harmonics = self._harmonics.along(self.order)
-            rows["shN_labels.webp"] = self._harmonics.label_bytes()
-        width, height = layout.texture_size(len(self.splats), self.plan.span)
-        texels = in_threads(
-            lambda values: layout.to_texture(values[self.order], width, height), rows.values()
-        )
-        textures = dict(zip(rows, texels, strict=True))
-        if self._harmonics is not None:
-            textures[ENTRIES_FILE] = self._harmonics.palette_texture()
-        files = _compress(textures, self.plan.effort, self.on_stage)
-        meta = _description(self.columns, self._harmonics)
+        start(self._texels)
+        coded = harmonics()
+        if coded is not None:
+            coded = self._harmonics = coded.along(self.order)
+            started[ENTRIES_FILE] = start_webp(coded.palette_texture(), ENTRIES, pool)
+            start({"shN_labels.webp": coded.label_bytes()})
+        files = {}
+        for done, (name, file) in enumerate(started.items()):
+            self.on_stage("textures", done / len(started))
+            files[name] = file()
+        meta = _description(self.columns, coded)
         files[META] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
         return files
 
@@ -170,18 +185,45 @@ class _Coder:
             "palette_entries": 0 if self._harmonics is None else len(self._harmonics.indices),
         }
 
-    def _make(self, price: float) -> None:
+    @contextmanager
+    def _made(self, price: float) -> Iterator[Callable[[], Harmonics | None]]:
+        """Texels at this price are there; the function given waits for the harmonics.
+
+        On a GPU these are coded meanwhile, beside whatever the block does. On the CPU they take
+        every core themselves, so they are coded when they are asked for.
+        """
         if price == self._price:
+            yield lambda: self._harmonics
             return
+
+        def on_step(fraction: float) -> None:
+            self.on_stage("palette", fraction)
+
+        def keep(coded: Harmonics | None) -> Harmonics | None:
+            self._harmonics, self._price = coded, price
+            return coded
+
+        def code(on_step: OnStep) -> Harmonics:
+            worth = self.columns.importance.worth["colour"]
+            return code_harmonics(
+                self.splats, worth, price, self.options, self.device, lambda _, done: on_step(done)
+            )
+
+        self._price = -1.0
+        if not self.splats.degree:
+            self._quantise(price)
+            yield lambda: keep(None)
+        elif self.device == "cpu":
+            self._quantise(price)
+            yield lambda: keep(code(on_step))
+        else:
+            with Beside(code) as beside:
+                self._quantise(price)
+                yield lambda: keep(beside.result(on_step))
+
+    def _quantise(self, price: float) -> None:
         self.on_stage("quantise", 0.8)
         self._texels = self.columns.textures(price)
-        if self.splats.degree:
-            self.on_stage("palette", 0.0)
-            worth = self.columns.importance.worth["colour"]
-            self._harmonics = code_harmonics(
-                self.splats, worth, price, self.options, self.device, self.on_stage
-            )
-        self._price = price
 
 
 def _description(columns: Columns, harmonics: Harmonics | None) -> dict[str, Any]:
@@ -214,22 +256,3 @@ def _description(columns: Columns, harmonics: Harmonics | None) -> dict[str, Any
 def _numbers(book: Codebook) -> list[float]:
     """Shortest decimals that read back as the same float32."""
     return [float(str(value)) for value in book.padded()]
-
-
-def _compress(
-    textures: Mapping[str, Texels], effort: Effort, on_stage: OnStage
-) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    with ThreadPoolExecutor(usable_cores()) as pool:  # libwebp leaves the interpreter lock
-        pending = {
-            name: pool.submit(encode_webp, texels, ENTRIES if name == ENTRIES_FILE else effort)
-            for name, texels in textures.items()
-        }
-        try:
-            for done, (name, future) in enumerate(pending.items()):
-                on_stage("textures", done / len(pending))
-                files[name] = future.result()
-        finally:
-            for future in pending.values():
-                future.cancel()
-    return files

@@ -6,12 +6,19 @@ Does not know what the work is: numpy, compiled loops, libwebp and file reads al
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from models.splat_to_sog.stages import OnStep
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+
+HEARD_SECONDS = 0.1
+"""How often who waits for a `Beside` is told of its progress, and may stop it."""
 
 
 def usable_cores() -> int:
@@ -40,3 +47,41 @@ def in_threads(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+class Beside(Generic[Result]):
+    """work(on_step) in a thread of its own, beside the caller's until `result` is asked for.
+
+    Progress is told only to who waits, in its own thread. A block left before that (an error, a
+    user who cancels) stops the work at its next step and waits until it has ended.
+    """
+
+    def __init__(self, work: Callable[[OnStep], Result]) -> None:
+        self._left = threading.Event()
+        self._fraction = 0.0
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(work, self._step)
+
+    def __enter__(self) -> Beside[Result]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        self._pool.shutdown()
+
+    def result(self, on_step: OnStep) -> Result:
+        """What the work returned, or the exception that it raised."""
+        while not self._future.done():
+            on_step(self._fraction)
+            wait([self._future], HEARD_SECONDS)
+        return self._future.result()
+
+    def _step(self, fraction: float) -> None:
+        self._fraction = fraction
+        if self._left.is_set():
+            raise InterruptedError("nobody waits for the result")

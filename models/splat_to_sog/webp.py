@@ -6,6 +6,8 @@ Knows nothing of splats; a texel's three or four bytes come back exactly, visibl
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ MAX_SIDE_PX = 16383
 """Largest side a WebP may have."""
 
 Effort = tuple[tuple[int, int], ...]
-"""(quality, method) pairs of libwebp to try; the smallest file stays."""
+"""(quality, method) pairs of libwebp to try; the smallest file stays, of equals the first."""
 
 QUICKEST: Effort = ((20, 1),)
 FAST: Effort = ((20, 1), (20, 2))
@@ -40,14 +42,25 @@ def encode_webp(
     effort: Effort = FAST,
 ) -> bytes:
     """A lossless WebP of these texels. `exact` keeps the colour of texels whose alpha is 0."""
-    image = Image.fromarray(texels)
-    best = b""
-    for quality, method in effort:
-        out = io.BytesIO()
-        image.save(out, FORMAT, lossless=True, quality=quality, method=method, exact=True)
-        if not best or out.tell() < len(best):
-            best = out.getvalue()
-    return best
+    return min((_encode(texels, *pair) for pair in effort), key=len)
+
+
+def start_webp(
+    texels: NDArray[np.uint8],  # [H, W, 3 or 4]
+    effort: Effort,
+    pool: Executor,
+) -> Callable[[], bytes]:
+    """As `encode_webp`, all pairs at once in the threads of `pool`: libwebp leaves the interpreter
+    lock. The function given waits for the file."""
+    tries = [pool.submit(_encode, texels, *pair) for pair in effort]
+    return lambda: min((one.result() for one in tries), key=len)
+
+
+def _encode(texels: NDArray[np.uint8], quality: int, method: int) -> bytes:
+    out = io.BytesIO()
+    image = Image.fromarray(texels)  # one a try: what `save` is asked for is kept in the image
+    image.save(out, FORMAT, lossless=True, quality=quality, method=method, exact=True)
+    return out.getvalue()
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
