@@ -20,9 +20,12 @@ from models.splat_to_sog.palette import build_palette
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage
+from models.splat_to_sog.threads import in_threads
 
 PRICES: dict[Preset, float] = {"quality": 5.3e-4, "small": 2e-3, "tiny": 5e-3}
 """What a bit must save, as a share of the error of a mean splat without harmonics."""
+
+ROWS = 1 << 15  # a thread's share at a time
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,12 @@ def harmonics_price(
 ) -> float:
     """Squared error that a bit must save: PRICES of the error of a mean splat without harmonics."""
     rows = splats.shN.reshape(len(splats), -1)
-    error = 0.0
-    for part in chunks(len(splats)):
+
+    def error(part: slice) -> float:
         energy = np.einsum("nd,nd->n", rows[part], rows[part], dtype=np.float64)
-        error += float(energy @ worth[part])
-    return PRICES[preset] * error / len(splats)
+        return float(energy @ worth[part])
+
+    return PRICES[preset] * sum(in_threads(error, chunks(len(splats), ROWS))) / len(splats)
 
 
 def code_harmonics(

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.canonical import QUAT_SCALE, QUAT_ZERO
+from models.splat_to_sog.scratch import chunks
+from models.splat_to_sog.threads import in_threads
 
 CELL = 256  # positions that share a high byte
+ROWS = 1 << 16  # a thread's share at a time
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,13 @@ class Positions:
 
 
 def grid_of(means: NDArray[np.float32]) -> Grid:  # [N, 3] finite
-    return Grid(layout.log_position(means.min(axis=0)), layout.log_position(means.max(axis=0)))
+    ends = in_threads(
+        lambda rows: (means[rows].min(axis=0), means[rows].max(axis=0)), chunks(len(means), ROWS)
+    )
+    lows, highs = zip(*ends, strict=True)
+    return Grid(
+        layout.log_position(np.min(lows, axis=0)), layout.log_position(np.max(highs, axis=0))
+    )
 
 
 def quantize_positions(

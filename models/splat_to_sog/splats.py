@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.splat_to_sog.scratch import Scratch, chunks
+from models.splat_to_sog.threads import in_threads
 
 Float32 = NDArray[np.float32]
 Model = Literal["default", "antialiased", "2dgs"]
@@ -110,6 +112,9 @@ class Splats:
 PIECE_BYTES = 4 << 20
 """What a pass over an attribute handles at once: it stays in cache, and copies of it are small."""
 
+MAX_THREADS = 8
+"""Of a pass that memory bounds."""
+
 
 def _pieces(array: NDArray[Any]) -> Iterator[slice]:
     """Slices that cover the array's rows, of about PIECE_BYTES each."""
@@ -151,8 +156,9 @@ def drop_non_finite(splats: Splats, scratch: Scratch | None = None) -> Cleaned:
     dropped: dict[str, int] = {}
     for attribute, (reason, legal) in REASONS.items():
         values = getattr(splats, attribute)
-        for chunk in _pieces(values):
-            bad = _undrawable(values[chunk], legal)
+        pieces = list(_pieces(values))
+        found = in_threads(partial(_undrawable, values, legal), pieces, MAX_THREADS)
+        for chunk, bad in zip(pieces, found, strict=True):
             if bad is not None:
                 dropped[reason] = dropped.get(reason, 0) + int(bad.sum())
                 kept_rows[chunk] &= ~bad
@@ -167,32 +173,34 @@ def drop_non_finite(splats: Splats, scratch: Scratch | None = None) -> Cleaned:
 
 
 def _undrawable(
-    values: Float32,  # [n, ...]
+    all_values: Float32,  # [N, ...]
     legal: tuple[float, ...],
+    rows: slice,
 ) -> NDArray[np.bool_] | None:  # [n]
-    """Rows with a NaN or an infinity that is not legal; None when there is none.
+    """Of these rows: those with a NaN or an infinity that is not legal; None when there is none.
 
     The sum of the whole block answers for nearly every block, at the speed of memory: it is finite
     only if every value is (and below +inf only if nothing is NaN or +inf).
     """
+    values = all_values[rows].reshape(rows.stop - rows.start, -1)
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(values.sum(dtype=np.float32))
     if np.isfinite(total) or total in legal:
         return None
-    rows = values.reshape(len(values), -1)
-    fine = np.isfinite(rows)
+    fine = np.isfinite(values)
     for infinity in legal:
-        fine |= rows == infinity
+        fine |= values == infinity
     bad = np.logical_not(fine.all(axis=1))
     return bad if bad.any() else None
 
 
 def _with_rotations(splats: Splats, scratch: Scratch | None) -> tuple[Splats, int]:
     """The scene with each zero quaternion made "no rotation", and how many there were."""
-    zero = [
-        chunk.start + np.flatnonzero(~splats.quats[chunk].any(axis=1))
-        for chunk in _pieces(splats.quats)
-    ]
+    zero = in_threads(
+        lambda chunk: chunk.start + np.flatnonzero(~splats.quats[chunk].any(axis=1)),
+        _pieces(splats.quats),
+        MAX_THREADS,
+    )
     rows = np.concatenate(zero) if zero else np.zeros(0, np.intp)
     if not len(rows):
         return splats, 0
