@@ -7,7 +7,8 @@ Does not know splats or textures. The page below is the whole way; `rate` choose
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,10 @@ TRAIN_ROWS = 1 << 20
 FEW_ROWS = 2 * PALETTE_COLUMNS  # so few may all have their own entry
 
 SMALLEST, LARGEST = 1e-12, 1e12
+
+NEAR_SIZE, NEAR_PRICE = 1.5, 1.5
+"""Factors within which entries and labels are kept from one price to the next. Labels of a price
+1.5 times as high or low cost under 0.01 dB."""
 
 
 @dataclass(frozen=True)
@@ -68,47 +73,118 @@ def build_palette(
     size, price, seed and kind of device: same palette, on any number of cores.
     Raises Unavailable for a device that is missing or lacks its libraries.
     """
-    w = np.ones(len(rows), np.float32) if weights is None else _positive(weights)
-    if exponent := _exponent(rows):
-        rows = np.ldexp(rows, -exponent)
-        price = None if price is None else math.ldexp(price, -2 * exponent)
-        found = build_palette(
-            rows, size, seed, on_step, weights=weights, price=price, device=device
-        )
-        return Palette(np.ldexp(found.entries, exponent), found.labels, found.own)
-    rounded = size is None or price is not None
-    with _engine(device) as engine:
+    return Palettes(rows, size, seed, weights=weights, device=device).at(price, on_step)
+
+
+@dataclass
+class _Trained:
+    """Entries before rounding; labels of them as rounded at `price`, once those were searched."""
+
+    size: int  # that was asked for
+    entries: Float32
+    served: Float64  # [P] weight of all rows that each stands for
+    labels: Labels | None = None
+    price: float = 0.0
+
+
+class Palettes:
+    """The palettes of the same rows at one price after another; the first is `build_palette`'s.
+
+    What sizes cost and lose is measured once. Entries are trained again where a price deserves a
+    size that is not within NEAR_SIZE of theirs, and labels searched again where it is not within
+    NEAR_PRICE of the one they were searched at; rounding is always the price's own.
+    """
+
+    def __init__(
+        self,
+        rows: Float32,  # as `build_palette`'s
+        size: int | None = None,
+        seed: int = 0,
+        *,
+        weights: NDArray[np.floating] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.size, self.seed, self.device = size, seed, device
+        self._exponent = _exponent(rows)
+        self.rows = np.ldexp(rows, -self._exponent) if self._exponent else rows
+        self.weights = np.ones(len(rows), np.float32) if weights is None else _positive(weights)
+        self._kept: _Trained | None = None
+
+    @cached_property
+    def trade(self) -> rate.Trade | None:
+        """What sizes cost and lose; None for rows so few that it does not matter."""
+        few = len(self.rows) <= FEW_ROWS
+        return None if few else measure(self.rows, self.weights, self.seed, self.device)
+
+    def predicted(self, price: float) -> rate.Choice | None:
+        """What the palette at this price takes and loses, about; None where no one knows."""
+        if self.trade is None:
+            return None
+        found = self.trade.at(math.ldexp(price, -2 * self._exponent), self.size)
+        return replace(found, error=math.ldexp(found.error, 2 * self._exponent))
+
+    def at(self, price: float | None, on_step: OnStep = no_step) -> Palette:
+        """The palette at this price; see `build_palette`."""
+        exponent = self._exponent
+        found = self._at(None if price is None else math.ldexp(price, -2 * exponent), on_step)
+        return replace(found, entries=np.ldexp(found.entries, exponent)) if exponent else found
+
+    def _at(self, price: float | None, on_step: OnStep) -> Palette:
+        rows, w, size = self.rows, self.weights, self.size
+        rounded = size is None or price is not None
+
         # 1. size
         if price is None:
             price = rate.default_price(rows, w)
-        if size is None and len(rows) > FEW_ROWS:
-            size = rate.measure(rows, w, engine.trained(seed), seed).at(price).size
+        if size is None and self.trade is not None:
+            size = self.trade.at(price).size
         size = min(size or MAX_PALETTE, MAX_PALETTE, len(rows))
         on_step(0.1)
 
         # 2. few distinct rows are kept, and exactly if their values fit a codebook
-        all_weights, inverse = w, None
-        if not mostly_distinct(rows):
-            distinct, inverse, _ = unique_rows(rows)
-            if len(distinct) <= size and (not rounded or len(np.unique(distinct)) <= LEVELS):
-                return _ordered(distinct, inverse, w)
-            rows, w = distinct, np.bincount(inverse, w, len(distinct)).astype(np.float32)
+        inverse = None
+        if self._distinct is not None:
+            rows, inverse = self._distinct
+            if len(rows) <= size and (not rounded or len(np.unique(rows)) <= LEVELS):
+                return _ordered(rows, inverse, w)
+            w = np.bincount(inverse, w, len(rows)).astype(np.float32)
         if rounded and size >= len(rows):
             entries = round_entries(rows, w.astype(np.float64), price)
             return Palette(entries, np.arange(len(rows)) if inverse is None else inverse, True)
 
-        # 3. entries, trained on all rows or on a draw, then rounded
-        part, part_weights = _draw(rows, w, seed)
-        entries, served = engine.train(
-            part, part_weights, size, seed, lambda f: on_step(0.1 + 0.6 * f)
-        )
-        if rounded:
-            entries = round_entries(entries, served * (len(rows) / len(part)), price)
-        on_step(0.8)
+        with _engine(self.device) as engine:
+            # 3. entries, trained on all rows or on a draw, then rounded
+            kept = self._trained(engine, rows, w, size, lambda f: on_step(0.1 + 0.6 * f))
+            entries = round_entries(kept.entries, kept.served, price) if rounded else kept.entries
+            on_step(0.8)
 
-        # 4. labels of the entries as they are now
-        labels = engine.label(rows, entries)
-    return _ordered(entries, labels if inverse is None else labels[inverse], all_weights)
+            # 4. labels of the entries as they are now, or as they were at nearly this price
+            if kept.labels is None or not _near(price, kept.price, NEAR_PRICE):
+                kept.labels, kept.price = engine.label(rows, entries), price
+        labels = kept.labels
+        return _ordered(entries, labels if inverse is None else labels[inverse], self.weights)
+
+    @cached_property
+    def _distinct(self) -> tuple[Float32, Labels] | None:
+        """(distinct rows, the one of each row) where rows repeat, else None."""
+        if mostly_distinct(self.rows):
+            return None
+        distinct, inverse, _ = unique_rows(self.rows)
+        return distinct, inverse
+
+    def _trained(
+        self, engine: _Cpu | _Gpu, rows: Float32, weights: Float32, size: int, on_step: OnStep
+    ) -> _Trained:
+        if self._kept is None or not _near(size, self._kept.size, NEAR_SIZE):
+            self._kept = None  # frees what it holds before more is needed
+            part, part_weights = _draw(rows, weights, self.seed)
+            entries, served = engine.train(part, part_weights, size, self.seed, on_step)
+            self._kept = _Trained(size, entries, served * (len(rows) / len(part)))
+        return self._kept
+
+
+def _near(one: float, other: float, factor: float) -> bool:
+    return max(one, other) <= factor * min(one, other)
 
 
 def measure(

@@ -35,7 +35,6 @@ LABEL_SHARE = 0.97  # of log2 K: labels as coded, uses being uneven
 ENTRY_SHARE = 1.22  # of ideal codes: entries as coded, those of one step together
 OWN_ENTRY_SHARE = 1.2  # the same where every row has its own entry, in the order of the rows
 OWN_LABEL_BITS = 0.1  # of a label that counts on from the one before
-PRICE_ROUNDS = 40
 
 
 @dataclass(frozen=True)
@@ -69,34 +68,23 @@ class Trade:
     entries: Float32  # [P, D] of a palette of the sample
     served: Float64  # [P] weight of each, 1 on average
 
-    def at(self, price: float) -> Choice:
-        """Of least error + price x bits."""
+    def at(self, price: float, size: int | None = None) -> Choice:
+        """Of least error + price x bits; of the size that is given, if one is."""
         largest = min(self.count, MAX_PALETTE)
         best, least = Choice(largest, 0.0, 0.0), math.inf
-        for size in sizes(largest):
-            bits, error = self._rounded(price * size / self.total)
+        for asked in [size] if size else sizes(largest):
+            entries = min(asked, largest)
+            bits, error = self._rounded(price * entries / self.total)
             lost = 0.0
-            if size < self.count:
-                bits = size * ENTRY_SHARE * bits + self.count * LABEL_SHARE * math.log2(size)
-                lost = self.curve(size, self.count) if self.curve else 0.0
+            if entries < self.count:
+                bits = entries * ENTRY_SHARE * bits + self.count * LABEL_SHARE * math.log2(entries)
+                lost = self.curve(entries, self.count) if self.curve else 0.0
             else:
-                bits = size * (OWN_ENTRY_SHARE * bits + OWN_LABEL_BITS)
+                bits = entries * (OWN_ENTRY_SHARE * bits + OWN_LABEL_BITS)
             error = self.total * (lost + error)
             if error + price * bits < least:
-                best, least = Choice(size, bits, error), error + price * bits
+                best, least = Choice(entries, bits, error), error + price * bits
         return best
-
-    def price_within(self, bits: float, price: float) -> float:
-        """The lowest price, at least `price`, at which the palette takes at most so many bits; the
-        highest looked at if none does."""
-        if self.at(price).bits <= bits:
-            return price
-        low, high = 0.0, 60.0  # in octaves
-        for _ in range(PRICE_ROUNDS):
-            middle = (low + high) / 2
-            fits = self.at(price * 2**middle).bits <= bits
-            low, high = (low, middle) if fits else (middle, high)
-        return price * 2**high
 
     def _rounded(self, price: float) -> tuple[float, float]:
         """(bits, squared error) of a mean entry at a price per unit of weight served."""
