@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ from models.splat_to_sog.palette.rounding import round_entries
 from models.splat_to_sog.palette.two_level import train
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.stages import OnStep
+from models.splat_to_sog.threads import in_threads
+
+if TYPE_CHECKING:
+    from models.splat_to_sog.palette.device import Rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -38,6 +43,7 @@ TRAIN_ROWS = 1 << 20
 FEW_ROWS = 2 * PALETTE_COLUMNS  # so few may all have their own entry
 
 SMALLEST, LARGEST = 1e-12, 1e12
+PART_ROWS = 1 << 14  # that a thread passes over at once
 
 NEAR_SIZE, NEAR_PRICE = 1.5, 1.5
 """Factors within which entries and labels are kept from one price to the next. Labels of a price
@@ -241,11 +247,14 @@ class _Cpu:
 
 
 class _Gpu:
+    """Keeps the rows it was given last on the device: they are trained on, then labelled."""
+
     def __init__(self, device: str) -> None:
         from models.splat_to_sog.palette import device as gpu
 
         self.gpu, self.device = gpu, device
         import_cupy(device)
+        self._rows: Float32 | None = None
 
     def __enter__(self) -> _Gpu:
         return self
@@ -256,25 +265,36 @@ class _Gpu:
     def train(
         self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step
     ) -> tuple[Float32, Float64]:
-        entries, served, _ = self.gpu.train(rows, weights, size, seed, self.device, on_step)
+        entries, served, _ = self.gpu.train(self._moved(rows), weights, size, seed, on_step)
         return entries, served
 
     def trained(self, seed: int) -> rate.Train:
         def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, Float64, float]:
             found: tuple[Float32, Float64, float]
-            found = self.gpu.train(rows, weights, size, seed, self.device)
+            found = self.gpu.train(self._moved(rows), weights, size, seed)
             return found
 
         return run
 
     def label(self, rows: Float32, entries: Float32) -> Labels:
+        if rows is self._rows:
+            return self._on_device.label(entries)
         return self.gpu.relabel(rows, entries, self.device)
+
+    def _moved(self, rows: Float32) -> Rows:
+        if rows is not self._rows:
+            self._on_device, self._rows = self.gpu.Rows(rows, self.device), rows
+        return self._on_device
 
 
 def _exponent(rows: Float32) -> int:
     """Power of two to take out of rows whose squares single precision cannot hold; 0 for others,
     which is every real scene."""
-    peak = max((float(np.abs(rows[part]).max()) for part in chunks(len(rows))), default=0.0)
+
+    def peak_of(part: slice) -> float:
+        return max(float(rows[part].max()), -float(rows[part].min()))
+
+    peak = max(in_threads(peak_of, chunks(len(rows), PART_ROWS)), default=0.0)
     return 0 if peak == 0 or SMALLEST < peak < LARGEST else math.frexp(peak)[1]
 
 
@@ -291,7 +311,13 @@ def _draw(rows: Float32, weights: Float32, seed: int) -> tuple[Float32, Float32]
         return rows, weights
     index = np.random.default_rng(seed).choice(len(rows), TRAIN_ROWS, replace=False)
     index.sort()
-    return rows[index], weights[index]
+    drawn = np.empty((TRAIN_ROWS, rows.shape[1]), np.float32)
+
+    def take(part: slice) -> None:
+        drawn[part] = rows[index[part]]
+
+    in_threads(take, chunks(TRAIN_ROWS, PART_ROWS))
+    return drawn, weights[index]
 
 
 def _ordered(entries: Float32, labels: Labels, weights: Float32) -> Palette:

@@ -163,6 +163,12 @@ class Rows:
                 self._search_exactly(entries, labels, distance)
         return labels, distance
 
+    def label(self, entries: Float32) -> Labels:
+        """Nearest entry of each row, here and not on the device."""
+        with self.device:
+            on_device = self.xp.asarray(np.ascontiguousarray(entries, np.float32))
+            return np.asarray(self.nearest(on_device)[0].get(), np.intp)
+
     def _search(self, halves: Array, tiles: int, group: Array) -> None:
         rows, threads = (512, 384) if self.kernel == "assign_hopper" else (256, 128)
         grid = len(self.halves) // rows
@@ -245,30 +251,27 @@ def _first_entries(rows: Rows, weights: Array, size: int, seed: int) -> Array:
 
 
 def train(
-    rows: Float32,
+    rows: Rows,
     weights: Float32,
     size: int,
     seed: int,
-    device: str,
     on_step: OnStep = lambda fraction: None,
 ) -> tuple[Float32, NDArray[np.float64], float]:
     """(entries [K, D], weight that each serves [K], weighted mean squared error)."""
-    on_device = Rows(rows, device)
-    w = on_device.xp.asarray(weights)
-    entries, labels, distance = k_means(on_device, w, min(size, len(rows)), seed, on_step=on_step)
-    # on the CPU: in a fixed order
-    served = np.bincount(labels.get(), weights, len(entries)).astype(np.float64)
-    return entries.get(), served, float((distance * w).sum() / w.sum())
+    with rows.device:
+        w = rows.xp.asarray(weights)
+        entries, labels, distance = k_means(rows, w, min(size, rows.n), seed, on_step=on_step)
+        # on the CPU: in a fixed order
+        served = np.bincount(labels.get(), weights, len(entries)).astype(np.float64)
+        return entries.get(), served, float((distance * w).sum() / w.sum())
 
 
 def relabel(rows: Float32, entries: Float32, device: str) -> Labels:
     """Nearest entry of each row, chunk by chunk; within 1e-4 of the least squared error."""
     out = np.empty(len(rows), np.intp)
-    on_device, frame = None, None
+    frame = None
     for start in range(0, len(rows), CHUNK_ROWS):
         part = Rows(rows[start : start + CHUNK_ROWS], device, frame)
         frame = frame or part
-        if on_device is None:
-            on_device = part.xp.asarray(np.ascontiguousarray(entries, np.float32))
-        out[start : start + part.n] = part.nearest(on_device)[0].get()
+        out[start : start + part.n] = part.label(entries)
     return out

@@ -64,5 +64,6 @@ def nearest(
 
 def members(labels: NDArray[np.integer], count: int) -> list[Labels]:
     """For each of `count` labels: the indices that carry it, ascending."""
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.searchsorted(labels[order], np.arange(1, count)))
+    narrow = labels.astype(np.uint16) if count <= 1 << 16 else labels  # numpy sorts it by radix
+    order = np.argsort(narrow, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(labels, minlength=count))[:-1])

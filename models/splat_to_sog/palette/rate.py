@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog.layout import MAX_PALETTE, PALETTE_COLUMNS
 from models.splat_to_sog.palette.rounding import rounded
+from models.splat_to_sog.threads import in_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -97,12 +98,14 @@ class Trade:
         """(logarithms of prices, bits, logarithms of squared errors) of a mean entry."""
         energy = float((self.entries.astype(np.float64) ** 2).mean()) or 1.0
         prices = ROUNDED_PRICES * energy
-        bits, error = [], []
-        for price in prices:
+
+        def one(price: float) -> tuple[float, float]:
             found, cost = rounded(self.entries, self.served, price)
             gap = ((self.entries - found).astype(np.float64) ** 2).sum(axis=1)
-            bits.append(cost / len(self.entries))
-            error.append(math.log(max(float((self.served * gap).mean()), 1e-30 * energy)))
+            lost = max(float((self.served * gap).mean()), 1e-30 * energy)
+            return cost / len(self.entries), math.log(lost)
+
+        bits, error = zip(*in_threads(one, prices.tolist()), strict=True)
         return np.log(prices), np.array(bits), np.array(error)
 
 
