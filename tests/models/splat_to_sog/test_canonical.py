@@ -47,9 +47,29 @@ def test_the_covariance_is_the_same(rng, keep_third: bool) -> None:
         assert (quantize_quats(found[1])[:, 3] == 252).all()
 
 
+def test_it_is_the_smallest_of_all(rng) -> None:
+    """Against every element of the group tried in turn."""
+    quats = rng.normal(size=(20_000, 4)).astype(np.float32)
+    quats[:64] = np.sign(rng.normal(size=(64, 4)))  # ties
+    quats[64:128, :2] = 0
+    group, _ = cube_rotations()
+    unit = quats / np.linalg.norm(quats, axis=1, keepdims=True)
+    largest = np.abs(unit @ (group * (1, -1, -1, -1)).T).max(axis=1)
+    found = canonical(np.zeros((len(quats), 3), np.float32), quats)[1]
+    np.testing.assert_allclose(
+        found[:, 0], largest, atol=1e-6
+    )  # float32: near ties may go either way
+
+
 def test_zero_quats_mean_no_rotation() -> None:
     scales, quats = canonical(np.float32([[1, 2, 3]]), np.zeros((1, 4), np.float32))
     assert quats.tolist() == [[1, 0, 0, 0]] and scales.tolist() == [[1, 2, 3]]
+
+
+def test_the_input_stays_as_it_is() -> None:
+    quats = np.float32([[1, 2, 3, 4]])
+    canonical(np.zeros((1, 3), np.float32), quats, turns=6)
+    assert quats.tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("keep_third", [False, True])
