@@ -22,6 +22,7 @@ from models.splat_to_sog.layout import BOOK
 BINS = 1024
 SAMPLE = 1 << 17  # values a histogram is made of
 TABLE = 1 << 14  # slots of a table that narrows the search for many values
+SHORT = 24  # from this many intervals on, all last ones together are few points to search
 SENTINEL_DISTANCE = 20.0
 """How far beyond the finite values an infinity's level lies: e^-20 times a scale is nothing."""
 
@@ -207,7 +208,8 @@ def optimal_partition(
 ) -> NDArray[np.intp]:
     """First point of each of the `size` intervals of least weighted squared error: [size].
 
-    O(size * M log M), all splits of one depth at once.
+    O(size M log M): many splits at once, the search bounded by neighbours and the layer before
+    (Knuth, "Optimum binary search trees", 1971).
     """
     m = len(points)
     cost = _Cost(points, weights)
@@ -219,7 +221,7 @@ def optimal_partition(
     splits = np.zeros((size, m), np.intp)
     levels = _bisection_order(m)
     for k in range(1, size):
-        best, splits[k] = _next_layer(best, cost, levels, k)
+        best, splits[k] = _next_layer(best, splits[k - 1], cost, levels, k)
     return _trace_back(splits, m, size)
 
 
@@ -253,29 +255,48 @@ def _bisection_order(m: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp], N
 
 def _next_layer(
     previous: Float64,  # [M] least error of points 0..j in k intervals
+    before: NDArray[np.intp],  # [M] first point of the last of those
     cost: _Cost,
     levels: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]],
     k: int,
 ) -> tuple[Float64, NDArray[np.intp]]:
     """(error, first point of the last interval) of points 0..j in k+1 intervals, for every j."""
     m = len(previous)
-    best = np.full(m, np.inf)
-    split = np.empty(m + 2, np.intp)  # shifted by one: [0] and [m + 1] bound the search
-    split[0], split[m + 1] = k, m - 1
-    for j, left, right in levels:
-        low = np.maximum(split[left + 1], k)
-        high = np.maximum(np.minimum(split[right + 1], j), low)
-        lengths = high - low + 1
-        starts = np.cumsum(lengths) - lengths
-        row = np.repeat(np.arange(len(j)), lengths)
-        i = np.arange(len(row)) - starts[row] + low[row]
-        end = np.maximum(j[row], i)  # fewer points than intervals: masked below
-        totals = previous[i - 1] + cost(i, end)
-        least = np.minimum.reduceat(totals, starts)
-        hits = np.flatnonzero(totals == least[row])[::-1]  # reversed: the first hit wins
-        split[j[row[hits]] + 1] = i[hits]
-        best[j] = np.where(j >= k, least, np.inf)
+    best, first = np.full(m, np.inf), np.full(m, k)
+    if k >= SHORT:  # the last of k intervals is short, and that of k + 1 begins within it
+        j = np.arange(k, m)
+        best[k:], first[k:] = _least(previous, cost, j, np.maximum(before[k:], k), j)
+        return best, first
+    split = np.full(m + 2, k)  # shifted by one: [0] and [m + 1] bound the search
+    split[m + 1] = m - 1
+    for depth in levels:
+        j, left, right = (indices[depth[0] >= k] for indices in depth)
+        if len(j):
+            low = np.maximum(split[left + 1], before[j])
+            high = np.maximum(np.minimum(split[right + 1], j), low)
+            best[j], split[j + 1] = _least(previous, cost, j, low, high)
     return best, split[1 : m + 1]
+
+
+def _least(
+    previous: Float64,
+    cost: _Cost,
+    j: NDArray[np.intp],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> tuple[Float64, NDArray[np.intp]]:
+    """Of points 0..j with the last interval beginning at low..high: (least error, its first such
+    beginning)."""
+    lengths = high - low + 1
+    starts = np.cumsum(lengths) - lengths
+    row = np.repeat(np.arange(len(j)), lengths)
+    i = np.arange(len(row)) + (low - starts)[row]
+    totals = previous[i - 1] + cost(i, j[row])
+    least = np.minimum.reduceat(totals, starts)
+    hits = np.flatnonzero(totals == least[row])[::-1]  # reversed: the first hit wins
+    first = np.empty_like(j)
+    first[row[hits]] = i[hits]
+    return least, first
 
 
 def _trace_back(splits: NDArray[np.intp], m: int, size: int) -> NDArray[np.intp]:
