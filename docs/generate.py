@@ -105,6 +105,8 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
     if not isinstance(command, click.Group):
         yield name, command
         return
+    if command.invoke_without_command:
+        yield name, command
     for word in sorted(command.commands):
         yield from commands(command.commands[word], f"{name} {word}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -63,6 +64,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _target(text: str) -> str:
+    if text not in ("", "cpu") and not re.fullmatch(r"sm_\d{2,3}", text):
+        raise SettingError("cpu, or a GPU target such as sm_75, sm_86 or sm_120")
+    return text
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -90,12 +97,27 @@ class Settings:
         _text,
     )
     devices: str = _setting(
-        "auto", "Devices to run workers on: auto, cpu, or a list such as cuda:0,cuda:1.", _text
+        "auto",
+        "Devices to run workers on: auto, cpu, cuda, or a list such as cuda:0,cuda:1.",
+        _text,
     )
     guard: str = _setting(
         "strict",
         "What a failed start-up check does: strict exits 2, serve answers 503, off skips it.",
         _choice("strict", "serve", "off"),
+    )
+    variant: str = _setting(
+        "", "What this installation was made for, e.g. sm_86; the images set it.", _target
+    )
+    attention_backend: str = _setting(
+        "auto",
+        "Attention of the networks; auto is the best that works on the GPU.",
+        _choice("auto", "flash-attn", "xformers", "sdpa"),
+    )
+    dtype: str = _setting(
+        "auto",
+        "Number format of the networks; auto is bfloat16 where the GPU has it, else float16.",
+        _choice("auto", "bfloat16", "float16", "float32"),
     )
     max_upload_bytes: int = _setting(2 * GIB, "Largest request body.", _integer(1, 2**50), "bytes")
     min_free_bytes: int = _setting(

@@ -16,7 +16,7 @@ def main() -> NoReturn:
         from service.guard.checks import run_checks
         from service.guard.report import to_text
 
-        report = to_text(run_checks(port=None))
+        report = to_text(run_checks(port=None).findings)
         sys.stderr.write(f"{report}\nmeshpress cannot start: {error}\n")
         sys.exit(2)
     start()

@@ -52,7 +52,11 @@ class Release:
 
     def has(self, target: str) -> bool:
         """Whether all of it runs on `target`, natively or compiled by the driver."""
-        carried = any(loads(code, target) for code in (*self.sass, *self.ptx))
+        from service.guard.fatbin import Code  # these two ask this table in turn
+        from service.guard.targets import Target
+
+        gpu = Target.parse(target)
+        carried = any(gpu.takes(Code.parse(code)) for code in (*self.sass, *self.ptx))
         return carried and target not in dict(self.holes)
 
 
@@ -78,13 +82,18 @@ class Support:
 
 @dataclass(frozen=True)
 class Host:
-    """A SageMaker instance family; the driver it has by default, "" where AWS does not say."""
+    """A SageMaker instance family.
+
+    default_driver: the one it has without InferenceAmiVersion, "" where AWS does not say
+    image:          the InferenceAmiVersion to set
+    """
 
     family: str
     gpu: str
     target: str
     default_driver: str
     default_cuda: str
+    image: str
 
 
 @dataclass(frozen=True)
@@ -199,33 +208,9 @@ def newest_target(toolkit: tuple[int, int]) -> str:
     return rows[-1].newest_target if rows else "sm_75"
 
 
-def host_image(target: str, driver: str) -> str | None:
-    """The oldest InferenceAmiVersion without compat mounts whose driver is `driver` or newer.
-
-    One whose driver does not know GPUs of `target` is passed over.
-    """
-    least = max(int(driver or 0), int(first_driver(target) or 0))
-    rows = [row for row in host_images() if not row.mounts_compat and int(row.driver) >= least]
-    return rows[0].version if rows else None
-
-
-def loads(code: str, target: str) -> bool:
-    """Whether device code named `code` ("sm_86", "sm_90a", "compute_90") runs on `target`."""
-    match = re.fullmatch(r"(sm|compute)_(\d+)([af]?)", code)
-    if match is None:
-        return False
-    built, device = int(match[2]), target_number(target)
-    if match[3] == "a":
-        return built == device
-    same_major = built // 10 == device // 10
-    if match[1] == "sm" or match[3] == "f":
-        return same_major and built <= device
-    return built <= device
-
-
-def target_number(target: str) -> int:
-    """ "sm_120" or "sm_90a" to 120 or 90."""
-    return int(re.sub(r"\D", "", target))
+def host_image(target: str) -> str:
+    """The InferenceAmiVersion for SageMaker's instances of `target`; "" where there are none."""
+    return next((row.image for row in hosts() if row.target == target), "")
 
 
 def number(version: str) -> tuple[int, int]:

@@ -1,19 +1,18 @@
 """The packages we depend on: present, within the required versions, and importable.
 
-Knows the requirement syntax of pyproject.toml as far as we use it; no index, no network.
+Knows our own requirements and the environment that runs; no index, no network.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from service.guard.findings import Finding, fatal, ok, warning
+from service.guard.requirement import parse
 
 IMPORT_SECONDS = 120.0
 IMPORT_NAMES = {
@@ -22,34 +21,11 @@ IMPORT_NAMES = {
     "prometheus-client": "prometheus_client",
     "scikit-image": "skimage",
 }
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;.*)?")
-_CLAUSE = re.compile(r"\s*(==|!=|>=|<=|~=|>|<)\s*([0-9][0-9.]*?)(\.\*)?(?=[^0-9.*]|$)")
 
 
-@dataclass(frozen=True)
-class Requirement:
-    """`name` and the version clauses it must meet, as written, e.g. ">=2.0,<3"."""
-
-    name: str
-    versions: str
-
-    @property
-    def module(self) -> str:
-        return IMPORT_NAMES.get(self.name.lower(), self.name.replace("-", "_"))
-
-    def accepts(self, version: str) -> bool:
-        """Whether `version` meets every clause; a clause we cannot read counts as met."""
-        have = _release(version)
-        clauses = map(_CLAUSE.match, self.versions.split(","))
-        return all(_meets(have, *clause.groups()) for clause in clauses if clause)
-
-
-def parse(text: str) -> Requirement:
-    """`uvicorn[standard]>=0.34 ; marker` to its name and clauses."""
-    match = _REQUIREMENT.fullmatch(text)
-    if match is None:
-        return Requirement(text, "")
-    return Requirement(match[1], match[2].strip())
+def module_of(name: str) -> str:
+    """What to import of the package `name`."""
+    return IMPORT_NAMES.get(name, name.replace("-", "_"))
 
 
 def modules_of(required: Sequence[str]) -> list[str]:
@@ -60,14 +36,14 @@ def modules_of(required: Sequence[str]) -> list[str]:
             importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        installed.append(requirement.module)
+        installed.append(module_of(requirement.name))
     return installed
 
 
 def check_packages(required: Sequence[str]) -> Iterator[Finding]:
     """Each requirement is installed in a version it allows. Imports nothing."""
     for requirement in map(parse, required):
-        command = f"pip install '{requirement.name}{requirement.versions}'"
+        command = f"pip install '{requirement}'"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
@@ -79,7 +55,7 @@ def check_packages(required: Sequence[str]) -> Iterator[Finding]:
             yield fatal(
                 "packages",
                 requirement.name,
-                f"{version} is installed; needed: {requirement.versions}",
+                f"{version} is installed; needed: {requirement.clauses}",
                 command,
             )
 
@@ -137,28 +113,3 @@ for module in sys.argv[1:]:
         fault = f"{type(error).__name__}: {error}"
     print(json.dumps([module, fault]), flush=True)
 """
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """ "2.7.1+cu126" to (2, 7, 1): what our clauses compare."""
-    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _meets(have: tuple[int, ...], operator: str, text: str, star: str | None) -> bool:
-    want = _release(text)
-    if operator == "~=":
-        return have >= want and have[: len(want) - 1] == want[:-1]
-    if star:
-        return (have[: len(want)] == want) == (operator == "==")
-    width = max(len(have), len(want))
-    left = have + (0,) * (width - len(have))
-    right = want + (0,) * (width - len(want))
-    return {
-        "==": left == right,
-        "!=": left != right,
-        ">=": left >= right,
-        "<=": left <= right,
-        ">": left > right,
-        "<": left < right,
-    }[operator]

@@ -62,13 +62,13 @@ def check_caches(
         fault = write_fault(folder)
         if fault:
             yield warning(
-                "caches",
+                "R4",
                 package,
                 f"kernels are compiled at every start: {fault}",
                 f"Set {variable} to a folder on a volume that this user may write to.",
             )
         else:
-            yield ok("caches", package, f"writable: {folder}")
+            yield ok("R4", package, f"writable: {folder}")
 
 
 def check_temporary() -> Iterator[Finding]:

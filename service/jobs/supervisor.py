@@ -21,6 +21,8 @@ from pathlib import Path
 import structlog
 
 from service.guard.checks import run_checks
+from service.guard.choices import Choices
+from service.guard.findings import Severity
 from service.guard.report import exit_code, summary, to_text
 from service.jobs.queue import JobQueue
 from service.logs import configure_logs
@@ -31,6 +33,7 @@ log = structlog.get_logger("supervisor")
 
 BACKLOG = 2048
 REFUSED = 2
+GPUS = "/proc/driver/nvidia/gpus"  # one folder each
 TICK_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
@@ -66,14 +69,19 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # first: PID 1 has no default handlers
         signal.signal(number, lambda *_: stop.set())
-    verdict = _guard(settings)
+    verdict, choices = _guard(settings)
     if verdict and settings.guard == "strict":
-        log.error("refused", reason=verdict, next_step="GUARD=serve starts anyway and answers 503")
+        next_step = "MESHPRESS_GUARD=serve starts anyway and answers 503"
+        log.error("refused", reason=verdict, next_step=next_step)
         return REFUSED
     listener = _listen(settings) if role != "worker" else None
     if listener is not None:
         settings = replace(settings, port=listener.getsockname()[1])
     devices = find_devices(settings.devices) if role != "api" and not verdict else []
+    if choices is not None:
+        settings = replace(settings, attention_backend=choices.attention, dtype=choices.dtype)
+        if settings.devices == "auto" and choices.device == "cpu" and devices:
+            devices = ["cpu"]
     if not verdict:
         _open_once(settings)
     children = [
@@ -97,41 +105,53 @@ def _open_once(settings: Settings) -> None:
     queue.close()
 
 
-def _guard(settings: Settings) -> str:
-    """Why this machine cannot serve, in one line; empty when it can. Prints the report if not."""
+def _guard(settings: Settings) -> tuple[str, Choices | None]:
+    """Why this machine cannot serve, in one line, empty when it can; and what workers are to use.
+
+    Prints the report if it cannot, and logs what serves with less than it could.
+    """
     if settings.guard == "off":
-        return ""
-    findings = run_checks(
+        return "", None
+    verdict = run_checks(
         data_dir=settings.data_dir,
         min_free_bytes=settings.min_free_bytes,
         port=None,  # opening it is the better check
         devices=settings.devices,
+        variant=settings.variant,
+        dtype=settings.dtype,
+        attention=settings.attention_backend,
     )
-    if exit_code(findings) < REFUSED:
-        return ""
-    sys.stderr.write(to_text(findings) + "\n")
-    return summary(findings)
+    if exit_code(verdict.findings) < REFUSED:
+        for item in verdict.findings:
+            if item.severity is Severity.WARNING:
+                message = f"{item.subject}: {item.message}"
+                log.warning("guard", check=item.check, message=message, remedy=item.remedy)
+        return "", verdict.choices
+    sys.stderr.write(to_text(verdict.findings) + "\n")
+    return summary(verdict.findings), None
 
 
 def find_devices(wanted: str) -> list[str]:
     """The devices to run workers on.
 
-    "auto" is every GPU when torch is installed to use it, else the CPU.
+    "cuda" is every GPU; "auto" as well when torch is installed to use one, else the CPU.
 
-    Raises SettingError for a name that is no device.
+    Raises SettingError for a name that is no device, and for "cuda" where there is no GPU.
     """
+    gpus = [f"cuda:{index}" for index, _ in enumerate(Path(GPUS).glob("*"))]
     if wanted == "auto":
-        gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
-        if gpus and importlib.util.find_spec("torch") is not None:
-            return [f"cuda:{index}" for index in range(len(gpus))]
-        return ["cpu"]
+        return gpus if gpus and importlib.util.find_spec("torch") is not None else ["cpu"]
+    if wanted == "cuda":
+        if not gpus:
+            raise SettingError("MESHPRESS_DEVICES is 'cuda', and this machine shows no GPU.")
+        return gpus
     names = [name.strip() for name in wanted.split(",")]
     for name in names:
         kind, _, index = name.partition(":")
         if name != "cpu" and not (kind == "cuda" and index.isdigit()):
             raise SettingError(
-                f"MESHPRESS_DEVICES has the value {wanted!r}; allowed: auto, cpu, or a list "
-                "such as cuda:0,cuda:1."
+                f"MESHPRESS_DEVICES has the value {wanted!r}; allowed: auto, cpu, cuda, or a "
+                "list such as cuda:0,cuda:1."
             )
     return names
 
