@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -189,8 +190,18 @@ def audit_library(path: Path) -> Groups:
 
 
 def default_cache(environment: Environment) -> Path:
-    """Where the cache of an environment lies unless told otherwise: in the user's cache folder."""
+    """Where the cache of an environment lies unless told otherwise.
+
+    Inside the virtual environment that runs, so that an image carries what its build has read;
+    in the user's cache folder for any other, which is not ours to write to.
+    """
+    inside = environment.root / ".guard-audit.json"
+    running = sys.prefix != sys.base_prefix and environment.root == Path(sys.prefix)
+    if running and (inside.exists() or os.access(environment.root, os.W_OK)):
+        return inside
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):  # a user without a home
+        base = tempfile.gettempdir()
     name = hashlib.sha256(str(environment.root).encode("utf-8", "surrogateescape")).hexdigest()
     return Path(base) / "meshpress" / f"guard-{name[:16]}.json"
 

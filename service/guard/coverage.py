@@ -32,6 +32,8 @@ EXTENSIONS = re.compile(
 ON_PYPI = re.compile(
     r"torch|torchvision|xformers|spconv-cu\d+|cumm-cu\d+|cupy-cuda\d+x?|bitsandbytes"
 )
+# Packages that bring one library for each version of CUDA and load the one that fits torch's.
+ALTERNATIVES = re.compile(r"bitsandbytes")
 NAMED_FOR_CUDA = re.compile(r"(?!nvidia-).+-(cu\d{2,3}|cuda\d+x?)")
 MOST_NAMED = 3  # libraries in one message
 
@@ -68,6 +70,8 @@ def _package(
     covered = [(library, coverage) for library, coverage in covered if coverage.total]
     if not covered:
         return  # damaged, told by A4
+    if ALTERNATIVES.fullmatch(name):
+        covered = [pair for pair in covered if pair[1].nothing < pair[1].total] or covered
     label = f"{package.name} {package.version}" if package else name
     loading = sum(coverage.native + coverage.by_jit for _, coverage in covered)
     if not loading:
