@@ -5,12 +5,16 @@ Does not know what the work is: numpy, compiled loops, libwebp and file reads al
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 from models.splat_to_sog.stages import OnStep
 
@@ -47,6 +51,42 @@ def in_threads(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+class _Blas:
+    """Threads of BLAS while somebody spreads work himself: one. The last who leaves restores."""
+
+    def __init__(self) -> None:
+        self._controller = ThreadpoolController()
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit.enter_context(self._controller.limit(limits=1, user_api="blas"))
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.close()
+
+
+_blas = functools.cache(_Blas)
+
+
+@contextmanager
+def threads_are_ours() -> Iterator[None]:
+    """BLAS takes one thread a call: its own threads, times those that call it, would wait for each
+    other, and sums must not depend on how many cores a machine has."""
+    _blas().enter()
+    try:
+        yield
+    finally:
+        _blas().leave()
 
 
 class Beside(Generic[Result]):

@@ -8,6 +8,7 @@ import pytest
 from models.context import Unavailable
 from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.palette import build_palette, device, relabel
+from models.splat_to_sog.palette.rounding import rounded
 
 pytestmark = pytest.mark.gpu
 
@@ -140,3 +141,13 @@ def test_rows_in_several_chunks(rng, cuda, monkeypatch) -> None:
 def test_rows_all_alike(cuda, value: float) -> None:
     found = build_palette(np.full((5000, 24), value, np.float32), 64, device=cuda)
     np.testing.assert_array_equal(found.entries, np.full((1, 24), value, np.float32))
+
+
+@pytest.mark.parametrize(("n", "d", "price"), [(1, 9, 1e-3), (3000, 45, 1e-3), (3000, 24, 1e-9)])
+def test_entries_are_rounded_as_on_the_cpu_to_the_bit(rng, cuda, n, d, price) -> None:
+    entries = rows_like_harmonics(rng, n, d)
+    served = np.exp(2 * rng.normal(size=n))
+    ours, bits = rounded(entries, served, price, cuda)
+    cpu, bits_on_cpu = rounded(entries, served, price)
+    np.testing.assert_array_equal(ours, cpu)
+    assert bits == bits_on_cpu

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.layout import BOOK as LEVELS
@@ -28,7 +27,7 @@ from models.splat_to_sog.palette.rounding import round_entries
 from models.splat_to_sog.palette.two_level import train
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.stages import OnStep
-from models.splat_to_sog.threads import in_threads
+from models.splat_to_sog.threads import in_threads, threads_are_ours
 
 if TYPE_CHECKING:
     from models.splat_to_sog.palette.device import Rows
@@ -155,13 +154,15 @@ class Palettes:
                 return _ordered(rows, inverse, w)
             w = np.bincount(inverse, w, len(rows)).astype(np.float32)
         if rounded and size >= len(rows):
-            entries = round_entries(rows, w.astype(np.float64), price)
+            entries = round_entries(rows, w.astype(np.float64), price, self.device)
             return Palette(entries, np.arange(len(rows)) if inverse is None else inverse, True)
 
         with _engine(self.device) as engine:
             # 3. entries, trained on all rows or on a draw, then rounded
             kept = self._trained(engine, rows, w, size, lambda f: on_step(0.1 + 0.6 * f))
-            entries = round_entries(kept.entries, kept.served, price) if rounded else kept.entries
+            entries = kept.entries
+            if rounded:
+                entries = round_entries(entries, kept.served, price, self.device)
             on_step(0.8)
 
             # 4. labels of the entries as they are now, or as they were at nearly this price
@@ -198,7 +199,7 @@ def measure(
 ) -> rate.Trade:
     """What palettes of these rows cost and lose, at any price: from a sample."""
     with _engine(device) as engine:
-        return rate.measure(rows, _positive(weights), engine.trained(seed), seed)
+        return rate.measure(rows, _positive(weights), engine.trained(seed), seed, device)
 
 
 def relabel(rows: Float32, entries: Float32, device: str = "cpu") -> Labels:
@@ -216,13 +217,14 @@ def _engine(device: str) -> _Cpu | _Gpu:
 
 class _Cpu:
     def __enter__(self) -> _Cpu:
-        self.limits = threadpool_limits(1, "blas")
+        self.ours = threads_are_ours()
+        self.ours.__enter__()
         self.pool = threads()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.pool.shutdown(cancel_futures=True)
-        self.limits.restore_original_limits()
+        self.ours.__exit__(None, None, None)
 
     def train(
         self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step

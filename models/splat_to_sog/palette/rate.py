@@ -68,6 +68,7 @@ class Trade:
     curve: Curve | None  # None: no error is left at the sample's largest size
     entries: Float32  # [P, D] of a palette of the sample
     served: Float64  # [P] weight of each, 1 on average
+    device: str = "cpu"
 
     def at(self, price: float, size: int | None = None) -> Choice:
         """Of least error + price x bits; of the size that is given, if one is."""
@@ -100,12 +101,13 @@ class Trade:
         prices = ROUNDED_PRICES * energy
 
         def one(price: float) -> tuple[float, float]:
-            found, cost = rounded(self.entries, self.served, price)
+            found, cost = rounded(self.entries, self.served, price, self.device)
             gap = ((self.entries - found).astype(np.float64) ** 2).sum(axis=1)
             lost = max(float((self.served * gap).mean()), 1e-30 * energy)
             return cost / len(self.entries), math.log(lost)
 
-        bits, error = zip(*in_threads(one, prices.tolist()), strict=True)
+        most = None if self.device == "cpu" else 1  # a GPU takes one after the other anyway
+        bits, error = zip(*in_threads(one, prices.tolist(), most), strict=True)
         return np.log(prices), np.array(bits), np.array(error)
 
 
@@ -130,6 +132,7 @@ def measure(
     weights: NDArray[np.float32],  # [N]
     train: Train,
     seed: int,
+    device: str = "cpu",
 ) -> Trade:
     """The trade of a scene from palettes of a sample."""
     n = len(rows)
@@ -143,9 +146,8 @@ def measure(
         points.append((size, error))
     some = slice(None, None, -(-len(entries) // ROUNDED_ENTRIES))
     total = float(weights.sum(dtype=np.float64))
-    return Trade(
-        n, total, fit(points, len(part)), entries[some], served[some] / float(served.mean())
-    )
+    curve = fit(points, len(part))
+    return Trade(n, total, curve, entries[some], served[some] / float(served.mean()), device)
 
 
 def sizes(largest: int) -> list[int]:

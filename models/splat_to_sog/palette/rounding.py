@@ -16,6 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from models.splat_to_sog.palette.rounding_device import cheapest_on_device
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.threads import in_threads
 
@@ -33,44 +34,56 @@ EARLY = 0.85
 on 20,000 rows, 0.85 is 0.1 dB better than 1.2 and than 1."""
 
 
-def round_entries(entries: Float32, served: Float64, price: float) -> Float32:
+def round_entries(entries: Float32, served: Float64, price: float, device: str = "cpu") -> Float32:
     """The entries [P, 3K] on at most 241 values, those that `price` pays for; see `rounded`."""
-    return rounded(entries, served, price)[0]
+    return rounded(entries, served, price, device)[0]
 
 
 def rounded(
     entries: Float32,  # [P, 3K] channel-major, as f_rest is
     served: Float64,  # [P] >= 0: summed weight of the rows that an entry stands for
     price: float,  # weighted squared error per bit
+    device: str = "cpu",
 ) -> tuple[Float32, float]:
-    """(entries on at most 241 values, their bits with ideal codes)."""
-    span = float(np.abs(entries).max())
+    """(entries on at most 241 values, their bits with ideal codes): the same on every device."""
+    peaks = np.abs(entries).max(axis=1)
+    span = float(peaks.max())
     if span == 0:
         return entries.copy(), 0.0
     served = np.maximum(served, 1e-6 * float(served.mean()))
     want = EARLY * np.sqrt(6 * price / (math.log(2) * served))
     base = max(float(np.quantile(want, FINEST_SHARE)), span / HALF_LEVELS)
     octave = np.rint(np.log2(np.maximum(want / base, 1))).clip(0, COARSEST).astype(np.int64)
-    multiples = np.empty(entries.shape, np.int32)
-    bits = 0.0
-    for each in np.unique(octave):
-        members = np.flatnonzero(octave == each)
-        step = base * 2.0**each
-        values = (entries[members] / np.float32(step)).reshape(len(members), 3, -1)
-        worth = served[members] * step**2  # of a squared step
-        steps, cost = _cheapest(values, (price / worth).astype(np.float32))
-        multiples[members] = steps.reshape(len(members), -1) << each
-        bits += cost
-    return _at_means(entries, multiples, served), bits
+    octaves, group = np.unique(octave, return_inverse=True)
+    step = base * np.exp2(octaves)
+    bill = (price / (served * step[group] ** 2)).astype(np.float32)  # squared steps per bit
+    highest = np.array([peaks[group == g].max() for g in range(len(step))])
+    # Of a difference of two neighbours, in steps.
+    reach = 2 * np.floor(highest / step.astype(np.float32)).astype(np.intp) + 5
+    if device != "cpu":
+        steps, counts = cheapest_on_device(
+            entries, group, step.astype(np.float32), reach, bill, _codes, ROUNDS, device
+        )
+    else:
+        steps, counts = np.empty(entries.shape, np.int32), []
+        for g in range(len(step)):
+            members = np.flatnonzero(group == g)
+            values = (entries[members] / np.float32(step[g])).reshape(len(members), 3, -1)
+            found, count = _cheapest(values, bill[members], int(reach[g]))
+            steps[members] = found.reshape(len(members), -1)
+            counts.append(count)
+    bits = sum(float((each * _codes(each, smooth=0)).sum(dtype=np.float64)) for each in counts)
+    return _at_means(entries, steps << octave[:, None].astype(np.int32), served), bits
 
 
 def _cheapest(
     values: Float32,  # [M, 3, K] in steps
     price: Float32,  # [M] squared steps per bit
-) -> tuple[Steps, float]:
-    """(whole steps [M, 3, K], their bits): of each value the lower or the upper neighbour."""
+    reach: int,
+) -> tuple[Steps, NDArray[np.intp]]:
+    """(whole steps [M, 3, K]: of each value the lower or the upper neighbour; how often each symbol
+    -reach..reach is green, red - green and blue - green [3, S])."""
     chosen = np.rint(values).astype(np.int32)
-    reach = 2 * math.floor(float(np.abs(values).max())) + 5  # of a difference of two neighbours
     parts = list(chunks(len(values), ROWS))
 
     def count(part: slice) -> NDArray[np.intp]:
@@ -86,7 +99,7 @@ def _cheapest(
     for _ in range(ROUNDS):
         codes = _codes(counts)
         counts = np.sum(in_threads(choose, parts), axis=0)
-    return chosen, float((counts * _codes(counts, smooth=0)).sum(dtype=np.float64))
+    return chosen, counts
 
 
 def neighbours(
