@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,29 @@ from numpy.typing import NDArray
 
 from models.context import JsonValue
 from models.splat_to_sog import layout
+from models.splat_to_sog.bundle import bundle
 from models.splat_to_sog.codebook import Codebook
 from models.splat_to_sog.columns import Columns, Texels
 from models.splat_to_sog.filenames import META
-from models.splat_to_sog.harmonics import Harmonics, code_harmonics, harmonics_price
+from models.splat_to_sog.harmonics import (
+    Harmonics,
+    code_harmonics,
+    harmonics_price,
+    palettes_of,
+)
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import arrange
-from models.splat_to_sog.presets import (
-    FINEST,
-    PLANS,
-    WITH_HARMONICS,
-    Plan,
-    first_price,
-    fit_bytes,
-    fit_psnr,
-)
+from models.splat_to_sog.palette import Palettes
+from models.splat_to_sog.prediction import Prediction
+from models.splat_to_sog.presets import FINEST, PLANS, WITH_HARMONICS, Plan
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage, OnStep
+from models.splat_to_sog.targets import fit_bytes, fit_loss, fit_psnr
 from models.splat_to_sog.threads import Beside, usable_cores
 from models.splat_to_sog.webp import ENTRIES, start_webp
 
 MAX_DEGREE = 3
 ENTRIES_FILE = "shN_centroids.webp"
-BUNDLE_BYTES = 1100  # of an archive's directory around seven files
 
 
 @dataclass(frozen=True)
@@ -75,29 +76,36 @@ def encode(
     # 1. what each number is worth, and the order: classes of like worth, each along the curve
     on_stage("order", 0.0)
     splats = splats.cut_degree(MAX_DEGREE if options.sh_degree is None else options.sh_degree)
-    targeted = options.target_psnr is not None or options.target_bytes is not None
-    shared = splats.degree > 0 and not targeted  # one price, which the harmonics set
-    plan = (
-        WITH_HARMONICS[options.preset] if shared else PLANS["small" if targeted else options.preset]
-    )
+    plans = WITH_HARMONICS if splats.degree else PLANS
+    plan = plans["small" if options.targeted else options.preset]
     coder = _Coder(splats, options, plan, order, device, on_stage)
 
-    # 2. the price of a bit: the finest steps, a loss that is seen, or a size that is met
+    # 2. the price of a bit: a size that is met, a loss that is seen, what the preset says
     if options.target_bytes is not None:
-        start = first_price(coder.columns.predicted_error, plan.loss_db)
-        price, files = fit_bytes(coder.files, options.target_bytes, start, BUNDLE_BYTES)
+        return fit_bytes(coder.sized, options.target_bytes, coder.prediction.bytes)[1]
+    if options.target_psnr is not None:
+        price, made = fit_psnr(coder.seen, options.target_psnr, coder.prediction.psnr_db)
+        coder.adopt(made)
+    elif splats.degree:
+        price = harmonics_price(splats, coder.columns.importance.worth["colour"], options.preset)
+    elif plan.loss_db:
+        finest = coder.seen(FINEST)
+        price, made = fit_loss(coder.seen, finest, plan.loss_db, coder.prediction.psnr_db)
+        coder.adopt(made)
     else:
-        worth = coder.columns.importance.worth["colour"]
-        price = harmonics_price(splats, worth, options.preset) if shared else FINEST
-        if options.target_psnr is not None:
-            price = fit_psnr(coder.psnr_db, options.target_psnr, coder.columns.predicted_error)
-        elif plan.loss_db:
-            finest = coder.psnr_db(FINEST)
-            price = fit_psnr(
-                coder.psnr_db, finest - plan.loss_db, coder.columns.predicted_error, finest
-            )
-        files = coder.files(price)
-    return Encoded(files, coder.order, coder.choices(price))
+        price = FINEST
+
+    # 3. the files at this price
+    return coder.encoded(price)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a price gives, in the order of the input."""
+
+    price: float
+    texels: dict[str, Texels]
+    harmonics: Harmonics | None
 
 
 class _Coder:
@@ -120,51 +128,73 @@ class _Coder:
         self._price = -1.0
         self._texels: dict[str, Texels] = {}
         self._harmonics: Harmonics | None = None
-        self._arranged: dict[str, JsonValue] = {}
-        self._stage: Any = None
+        self._trial: Any = None
 
-    def psnr_db(self, price: float) -> float:
-        """Of pictures of the scene as it would be read back."""
+    @cached_property
+    def palettes(self) -> Palettes | None:
+        """Of the scene's harmonics; what one price needs is there for the next."""
+        if not self.splats.degree:
+            return None
+        worth = self.columns.importance.worth["colour"]
+        return palettes_of(self.splats, worth, self.options, self.device)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        return Prediction(self.columns, self.palettes)
+
+    def seen(self, price: float) -> tuple[float, _Made]:
+        """(PSNR in dB of pictures of the scene as it would be read back, what that is)."""
         from models.splat_to_sog.trial import Trial  # its renderer is slow to import
 
-        if self._stage is None:
-            self._stage = Trial(self.splats, self.device)
+        if self._trial is None:
+            self._trial = Trial(self.splats, self.device)
         with self._made(price) as harmonics:
             coded = harmonics()
         decoded = self.columns.decoded(self._texels)
         if coded is not None:
             decoded = replace(decoded, shN=coded.decoded())
         self.on_stage("quantise", 0.9)
-        psnr: float = self._stage.psnr_db(decoded)
-        return psnr
+        psnr: float = self._trial.psnr_db(decoded)
+        return psnr, _Made(price, self._texels, coded)
 
-    def files(self, price: float) -> dict[str, bytes]:
-        """All files at this price: each texture is compressed as soon as it is known."""
+    def sized(self, price: float) -> tuple[float, Encoded]:
+        """(bytes of the bundle, what is in it)."""
+        made = self.encoded(price)
+        return len(bundle(made.files)), made
+
+    def adopt(self, made: _Made) -> None:
+        """Take what was made at an earlier price to be the last."""
+        self._price, self._texels, self._harmonics = made.price, made.texels, made.harmonics
+
+    def encoded(self, price: float) -> Encoded:
+        """The scene at this price: each texture is compressed as soon as it is known."""
         with ThreadPoolExecutor(usable_cores()) as pool, self._made(price) as harmonics:
             try:
-                return self._files(pool, harmonics)
+                return self._encoded(price, pool, harmonics)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _files(self, pool: Executor, harmonics: Callable[[], Harmonics | None]) -> dict[str, bytes]:
+    def _encoded(
+        self, price: float, pool: Executor, harmonics: Callable[[], Harmonics | None]
+    ) -> Encoded:
         size = layout.texture_size(len(self.splats), self.plan.span)
         started: dict[str, Callable[[], bytes]] = {}
 
         def start(rows: dict[str, Texels]) -> None:  # of each splat, in the order of the input
             textures = pool.map(
-                lambda values: layout.to_texture(values[self.order], *size), rows.values()
+                lambda values: layout.to_texture(values[order], *size), rows.values()
             )
             for name, texels in zip(rows, textures, strict=True):
                 started[name] = start_webp(texels, self.plan.effort, pool)
 
-        self.order = self.columns.order
+        order, arranged = self.columns.order, {"method": "given" if self.given else "curve"}
         if self.plan.span and not self.given:
-            found = arrange(self._texels, self.order, self.plan.span, self.device)
-            self.order, self._arranged = found.order, found.report
+            found = arrange(self._texels, order, self.plan.span, self.device)
+            order, arranged = found.order, found.report
         start(self._texels)
         coded = harmonics()
         if coded is not None:
-            coded = self._harmonics = coded.along(self.order)
+            coded = coded.along(order)
             started[ENTRIES_FILE] = start_webp(coded.palette_texture(), ENTRIES, pool)
             start({"shN_labels.webp": coded.label_bytes()})
         files = {}
@@ -173,17 +203,14 @@ class _Coder:
             files[name] = file()
         meta = _description(self.columns, coded)
         files[META] = json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
-        return files
-
-    def choices(self, price: float) -> dict[str, JsonValue]:
-        """What was decided, for the report."""
-        return {
+        choices: dict[str, JsonValue] = {
             "preset": self.options.preset,
             "price": price,
             "classes": self.columns.classes.count,
-            "order": self._arranged or {"method": "given" if self.given else "curve"},
-            "palette_entries": 0 if self._harmonics is None else len(self._harmonics.indices),
+            "order": arranged,
+            "palette_entries": 0 if coded is None else len(coded.indices),
         }
+        return Encoded(files, order, choices)
 
     @contextmanager
     def _made(self, price: float) -> Iterator[Callable[[], Harmonics | None]]:
@@ -206,7 +233,13 @@ class _Coder:
         def code(on_step: OnStep) -> Harmonics:
             worth = self.columns.importance.worth["colour"]
             return code_harmonics(
-                self.splats, worth, price, self.options, self.device, lambda _, done: on_step(done)
+                self.splats,
+                worth,
+                price,
+                self.options,
+                self.device,
+                lambda _, done: on_step(done),
+                self.palettes,
             )
 
         self._price = -1.0

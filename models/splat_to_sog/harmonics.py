@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook, build_codebook
 from models.splat_to_sog.options import Preset, SogOptions
-from models.splat_to_sog.palette import build_palette
+from models.splat_to_sog.palette import Palettes
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage
@@ -82,6 +82,14 @@ def harmonics_price(
     return PRICES[preset] * sum(in_threads(error, chunks(len(splats), ROWS))) / len(splats)
 
 
+def palettes_of(
+    splats: Splats, worth: NDArray[np.float32], options: SogOptions, device: str
+) -> Palettes:
+    """Of the scene's harmonics, at any price."""
+    rows = splats.shN.reshape(len(splats), splats.shN.shape[1] * splats.shN.shape[2])
+    return Palettes(rows, options.palette_size, options.seed, weights=worth, device=device)
+
+
 def code_harmonics(
     splats: Splats,
     worth: NDArray[np.float32],  # [N] squared error of a picture per squared unit of a coefficient
@@ -89,6 +97,7 @@ def code_harmonics(
     options: SogOptions,
     device: str,
     on_stage: OnStage,
+    palettes: Palettes | None = None,  # of these splats, where a price was tried before
 ) -> Harmonics:
     """Palette and labels, in the order of the splats.
 
@@ -97,20 +106,12 @@ def code_harmonics(
     """
     if options.target_psnr is None and options.target_bytes is None:
         price = max(price, harmonics_price(splats, worth, options.preset))
-    n, _, k = splats.shN.shape
-    palette = build_palette(
-        splats.shN.reshape(n, 3 * k),
-        options.palette_size,
-        options.seed,
-        lambda fraction: on_stage("palette", fraction),
-        weights=worth,
-        price=price,
-        device=device,
-    )
+    palettes = palettes or palettes_of(splats, worth, options, device)
+    palette = palettes.at(price, lambda fraction: on_stage("palette", fraction))
     book = build_codebook(palette.entries)
     labels, used = _only_used(palette.labels)
     indices = book.encode(palette.entries[used])  # [P, 3K]
-    pixels = indices.reshape(-1, 3, k).transpose(0, 2, 1)  # entry, coefficient, channel
+    pixels = indices.reshape(len(used), 3, -1).transpose(0, 2, 1)  # entry, coefficient, channel
     return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree, palette.own)
 
 

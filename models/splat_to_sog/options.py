@@ -55,3 +55,8 @@ class SogOptions(BaseModel):
         if self.target_psnr is not None and self.target_bytes is not None:
             raise ValueError("target_psnr and target_bytes exclude each other; give one")
         return self
+
+    @property
+    def targeted(self) -> bool:
+        """Whether a figure is to be met, instead of a preset."""
+        return self.target_psnr is not None or self.target_bytes is not None
