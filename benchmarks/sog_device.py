@@ -1,8 +1,9 @@
 """Times .ply on disk -> .sog in one warm process, as a worker does it, on a CPU and on a GPU.
 
-Both results are judged by rendering them on the last device. The first run of a process compiles
-kernels and is reported apart. The GPU works in the stage "palette" alone, copies included, so its
-time is at most that stage's.
+Both results are judged by rendering them on the last device; that is not part of the time. The
+first run of a process compiles kernels and is reported apart. On a GPU the palette is made beside
+the rest, so its stage is only what is left to wait for; `gpu_s` is the time in which a kernel or a
+copy was running, from one more run under PyTorch's profiler where that is installed.
 
     python benchmarks/sog_device.py scene.ply ... [--devices cpu cuda:0] [--repeat 3]
 """
@@ -10,12 +11,14 @@ time is at most that stage's.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,11 @@ def measure(file: Path, device: str, arguments: argparse.Namespace) -> dict[str,
     if len(seconds) > 1:
         row["warm_s"] = round(statistics.median(seconds[1:]), 2)
     row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if device != "cpu" and importlib.util.find_spec("torch"):
+        with tempfile.TemporaryDirectory() as folder:
+            options = SplatOptions(preset=arguments.preset, report=False)
+            context = LocalContext(Path(folder), device=device)
+            row["gpu_s"] = gpu_seconds(lambda: pipeline(context, inputs, options))
     if not arguments.no_report:
         with tempfile.TemporaryDirectory() as folder:
             options = SplatOptions(preset=arguments.preset)
@@ -69,6 +77,25 @@ def measure(file: Path, device: str, arguments: argparse.Namespace) -> dict[str,
                 context = Drawn(Path(folder), coded_on="cpu", drawn_on=arguments.devices[-1])
             row["psnr_db"] = pipeline(context, inputs, options).report["quality"]["psnr_db"]
     return row
+
+
+def gpu_seconds(run: Callable[[], object]) -> float:
+    """Seconds in which the GPU was busy, with kernels or with copies."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        run()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in found.events()
+        if event.device_type == DeviceType.CUDA
+    )
+    busy, until = 0.0, 0.0
+    for start, end in spans:
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return round(busy / 1e6, 3)
 
 
 class Drawn(LocalContext):

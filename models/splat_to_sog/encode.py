@@ -37,7 +37,7 @@ from models.splat_to_sog.presets import FINEST, PLANS, WITH_HARMONICS, Plan
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage, OnStep
 from models.splat_to_sog.targets import fit_bytes, fit_loss, fit_psnr
-from models.splat_to_sog.threads import Beside, usable_cores
+from models.splat_to_sog.threads import Beside, threads_are_ours, usable_cores
 from models.splat_to_sog.webp import ENTRIES, start_webp
 
 MAX_DEGREE = 3
@@ -58,6 +58,7 @@ class Encoded:
         return sum(map(len, self.files.values()))
 
 
+@threads_are_ours()
 def encode(
     splats: Splats,
     options: SogOptions,
@@ -195,8 +196,9 @@ class _Coder:
         coded = harmonics()
         if coded is not None:
             coded = coded.along(order)
-            started[ENTRIES_FILE] = start_webp(coded.palette_texture(), ENTRIES, pool)
+            entries = start_webp(coded.palette_texture(), ENTRIES, pool)  # takes longest
             start({"shN_labels.webp": coded.label_bytes()})
+            started[ENTRIES_FILE] = entries
         files = {}
         for done, (name, file) in enumerate(started.items()):
             self.on_stage("textures", done / len(started))

@@ -21,7 +21,6 @@ from models.splat_to_sog.filenames import LOD_META, META
 from models.splat_to_sog.pipeline_options import SplatFormat, SplatOptions
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import Stages
-from models.splat_to_sog.threads import threads_are_ours
 from models.splat_to_sog.writers.formats import SpzOptions, StreamedOptions
 from models.splat_to_sog.writers.sog import lost, put_files
 from models.splat_to_sog.writers.streamed import write_streamed
@@ -70,8 +69,7 @@ def write_results(
     def sog() -> Encoded:
         if not encoded:
             _check_count(splats)
-            with threads_are_ours():
-                encoded.append(encode(splats, options, stages, device=device))
+            encoded.append(encode(splats, options, stages, device=device))
         return encoded[0]
 
     return [

@@ -1,4 +1,4 @@
-"""The palette's GPU kernels compile for every card that is served; no GPU is needed.
+"""GPU kernels of palette, codebooks and order compile for every card that is served, without one.
 
 NVRTC and Triton are looked for in the folders of NVRTC and TRITONS (colon-separated), where
 `.ci/run` installs them from tests/models/splat_to_sog/compilers.txt; without them these skip.
@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from models.splat_to_sog import codebook_device, device
+from models.splat_to_sog.order import device as order_device
+from models.splat_to_sog.palette import rounding_device
 from models.splat_to_sog.palette.device import kernel_options, kernel_source
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -118,6 +121,18 @@ def test_kernels_compile_without_spills(nvrtc, capability: int, columns: int) ->
         assert kernel["stack"] == 0, (name, kernel)  # nothing spilled
         assert kernel["shared"] <= limit, (name, kernel)
         assert 0 < kernel["registers"] <= REGISTER_LIMIT.get(name, 64), (name, kernel)
+
+
+@pytest.mark.parametrize("source", [codebook_device, order_device, rounding_device])
+@pytest.mark.parametrize("capability", [75, 80, 86, 89, 90, 120])
+def test_the_other_kernels_compile_without_spills(nvrtc, capability: int, source) -> None:
+    options = [f"--gpu-architecture=sm_{capability}", *device.OPTIONS]
+    found = kernels_of(nvrtc.cubin(source.SOURCE, options))
+    assert found
+    for name, kernel in found.items():
+        assert kernel["stack"] == 0, (name, kernel)
+        assert kernel["shared"] <= FIXED_LIMIT, (name, kernel)
+        assert 0 < kernel["registers"] <= 64, (name, kernel)  # 1024 threads a block
 
 
 def test_a_spill_would_be_seen(nvrtc) -> None:

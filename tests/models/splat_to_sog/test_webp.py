@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -35,3 +37,11 @@ def test_more_effort_is_never_larger_and_equal_texels_give_equal_files(rng) -> N
     assert len(encode_webp(texels, webp.THOROUGH)) <= len(fast)
     assert fast == encode_webp(texels)
     assert len(encode_webp(texels, webp.FAST[::-1])) == len(fast)
+
+
+def test_tries_side_by_side_give_the_same_file(rng) -> None:
+    texels = np.cumsum(rng.integers(-2, 3, (40, 64, 3)), axis=1).astype(np.uint8)
+    with ThreadPoolExecutor(3) as pool:
+        started = [webp.start_webp(texels, effort, pool) for effort in (webp.FAST, webp.THOROUGH)]
+        found = [file() for file in started]
+    assert found == [encode_webp(texels, webp.FAST), encode_webp(texels, webp.THOROUGH)]

@@ -1,0 +1,66 @@
+"""A whole scene coded on a GPU against the CPU: what is not the palette's is the same file."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from models.context import Cancelled, Unavailable
+from models.splat_to_sog.device import import_cupy
+from models.splat_to_sog.encode import encode
+from models.splat_to_sog.options import SogOptions
+from models.splat_to_sog.splats import Splats
+
+pytestmark = pytest.mark.gpu
+
+OF_THE_PALETTE = {"shN_centroids.webp", "shN_labels.webp", "meta.json"}
+
+
+@pytest.fixture(scope="module")
+def cuda() -> str:
+    try:
+        import_cupy("cuda:0")
+    except Unavailable as missing:
+        pytest.skip(missing.message)
+    return "cuda:0"
+
+
+def scene(rng, n: int) -> Splats:
+    def values(*shape: int) -> np.ndarray:
+        return rng.normal(size=(n, *shape)).astype(np.float32)
+
+    return Splats(
+        means=values(3) * 4,
+        scales=values(3) - 4,
+        quats=values(4),
+        opacities=values(),
+        sh0=values(3),
+        shN=values(3, 15) * np.float32(0.1),
+    )
+
+
+@pytest.mark.parametrize("preset", ["quality", "small"])
+def test_attributes_are_the_cpus_to_the_byte_and_runs_alike(rng, cuda, preset) -> None:
+    splats = scene(rng, 50_000)
+    ours, again = (encode(splats, SogOptions(preset=preset), device=cuda) for _ in range(2))
+    assert ours.files == again.files
+    cpu = encode(splats, SogOptions(preset=preset))
+    np.testing.assert_array_equal(ours.order, cpu.order)
+    for name in ours.files.keys() - OF_THE_PALETTE:
+        assert ours.files[name] == cpu.files[name], name
+    sizes = [sum(map(len, found.files.values())) for found in (ours, cpu)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # palettes of the same price
+
+
+@pytest.mark.parametrize("stage", ["quantise", "palette", "textures"])
+def test_who_cancels_leaves_no_thread_behind(rng, cuda, stage) -> None:
+    def cancel(at: str, fraction: float) -> None:
+        if at == stage:
+            raise Cancelled("the user asked for it")
+
+    splats, before = scene(rng, 20_000), threading.active_count()
+    with pytest.raises(Cancelled):
+        encode(splats, SogOptions(), cancel, device=cuda)
+    assert threading.active_count() == before
