@@ -233,7 +233,8 @@ def _environment(
 
 def _holds_packages(folder: Path) -> bool:
     try:
-        return any(entry.name.endswith((".dist-info", ".egg-info")) for entry in os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith((".dist-info", ".egg-info")) for entry in entries)
     except OSError:
         return False
 
