@@ -23,7 +23,7 @@ from models.splat_to_sog.encode import MAX_DEGREE
 from models.splat_to_sog.filenames import LOD_META, META, TEXTURE
 from models.splat_to_sog.pipeline_options import SplatOptions
 from models.splat_to_sog.readers import read, read_files
-from models.splat_to_sog.readers.described import files_of
+from models.splat_to_sog.readers.described import files_of, has_levels
 from models.splat_to_sog.readers.streamed import Level
 from models.splat_to_sog.results import Result, write_results
 from models.splat_to_sog.scene.operations import Applied, apply
@@ -80,7 +80,8 @@ def run(context: RunContext, inputs: Sequence[InputFile], options: SplatOptions)
     artifacts = [Artifact(result.path.name, result.path, result.media_type) for result in results]
 
     # 4. report: what was done, and what the result is worth
-    report = _report(applied, options, results, degree_in)
+    streamed = any(has_levels(file.path) for file in inputs)
+    report = _report(applied, options, results, degree_in, streamed)
     paths = {path for file in inputs for path in files_of(file.path).values()}
     report["bytes_in"] = sum(path.stat().st_size for path in paths)
     if options.report:
@@ -150,7 +151,11 @@ def _compare(
 
 
 def _report(
-    applied: Applied, options: SplatOptions, results: Sequence[Result], degree_in: int
+    applied: Applied,
+    options: SplatOptions,
+    results: Sequence[Result],
+    degree_in: int,
+    streamed: bool,  # whether an input has levels of detail
 ) -> dict[str, JsonValue]:
     splats, facts = applied.splats, applied.report
     warnings = []
@@ -170,6 +175,11 @@ def _report(
     ]
     if options.palette_size and not splats.degree:
         warnings.append("palette_size has no effect: the scene has no spherical harmonics.")
+    if options.level and not streamed:
+        warnings.append(
+            f"level has no effect: it is {options.level}, and no input is a streamed SOG; only "
+            "that has levels of detail."
+        )
     main = results[0]
     return {
         "splats_in": facts["splats_in"],

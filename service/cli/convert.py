@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from service.pipelines import PipelineEntry
 
 PREVIEW = "preview.webp"
+UNITS = {  # of the report's errors, by attribute
+    "position": "scene units",
+    "log_scale": "(natural log)",
+    "opacity": "of 255",
+    "colour": "of 255",
+    "covariance": "of its norm",
+}
+ENDINGS = {"_of_radius": " of the scene's radius", "_deg": " deg", "_db": " dB"}
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 SCENE = click.Path(exists=True, allow_dash=True, path_type=Path)  # or the folder of a SOG
 
@@ -254,13 +262,20 @@ def _tell_quality(quality: Mapping[str, Any], report: Mapping[str, Any]) -> None
         f"{report['bytes_in']:,} -> {report['bytes_out']:,} bytes "
         f"({report['bytes_in'] / max(1, report['bytes_out']):.1f}x smaller)",
     ]
-    for name, value in quality.get("attributes", {}).items():
-        facts = value if isinstance(value, Mapping) else {"": value}
-        lines.append(
-            f"{name}: " + ", ".join(f"{key} {fact}".strip() for key, fact in facts.items())
-        )
+    lines += [
+        f"{name}: " + ", ".join(_with_unit(name, key, fact) for key, fact in facts.items())
+        for name, facts in quality.get("attributes", {}).items()
+    ]
     for line in lines:
         click.echo(line, err=True)
+
+
+def _with_unit(attribute: str, key: str, fact: object) -> str:
+    """`rms 0.55 of 255`; a key that ends in a unit has it behind the figure."""
+    for ending, unit in ENDINGS.items():
+        if key.endswith(ending):
+            return f"{key.removesuffix(ending)} {fact}{unit}"
+    return f"{key} {fact} {UNITS.get(attribute, '')}".rstrip()
 
 
 def _facts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -253,6 +254,15 @@ def test_the_report_is_told_and_the_preview_written(sog, here, capsys) -> None:
     output = capsys.readouterr()
     assert output.out == "b.sog\n"
     assert output.err.startswith("PSNR ")
+    told = dict(line.split(": ", 1) for line in output.err.splitlines() if ": " in line)
+    figure = r"[\d.e+-]+"
+    assert re.fullmatch(f"rms {figure} of 255, max {figure} of 255", told["opacity"])
+    assert re.fullmatch(f"mean {figure} deg, p99 {figure} deg", told["rotation"])
+    assert told["position"].startswith("rms ") and told["position"].count(" scene units") == 3
+    assert told["position"].endswith(" of the scene's radius")
+    units = ("of 255", "deg", "dB", "scene's radius", "log)", "of its norm")
+    for name in ("colour", "log_scale", "covariance"):
+        assert all(part.endswith(units) for part in told[name].split(", ")), told[name]
     assert (here / "b.webp").read_bytes()[8:12] == b"WEBP"
     assert (here / "b.sog").read_bytes()[:2] == b"PK"
     assert sog("b.ply", "c.sog", "--preview", "c.webp", "--json") == 0

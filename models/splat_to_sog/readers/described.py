@@ -6,6 +6,7 @@ Does not read textures and refuses nothing: a reader says what is missing or wro
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def files_of(path: Path) -> dict[str, Path]:
     tree = _tree(path)
     if tree is None:
         return {path.name: path}
-    streamed = "tree" in tree and "lodLevels" in tree
+    streamed = _streamed(tree)
     found = {LOD_META if streamed else META: path}
     for chunk in [name for name in _texts(tree) if streamed and CHUNK_META.fullmatch(name)]:
         found[chunk] = path.parent / chunk
@@ -32,6 +33,22 @@ def files_of(path: Path) -> dict[str, Path]:
     if not streamed:
         found |= {name: path.parent / name for name in _textures(tree)}
     return found
+
+
+def has_levels(path: Path) -> bool:
+    """Whether `path` is a streamed SOG: its folder, its description, or a ZIP of them."""
+    if path.is_dir():
+        return (path / LOD_META).is_file() or _streamed(_tree(path / META))
+    with path.open("rb") as file:
+        archived = file.read(2) == b"PK"
+    if archived and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == LOD_META for name in archive.namelist())
+    return _streamed(_tree(path))
+
+
+def _streamed(tree: dict[str, Any] | None) -> bool:
+    return tree is not None and "tree" in tree and "lodLevels" in tree
 
 
 def _tree(path: Path) -> dict[str, Any] | None:

@@ -81,6 +81,25 @@ def test_a_file_of_nothing_but_nan(make_splats, write_ply, tmp_path: Path) -> No
     assert error.value.code == "splat_empty"
 
 
+def test_a_level_of_what_has_none_is_told(make_splats, write_ply, tmp_path: Path) -> None:
+    plain = write_ply(make_splats(300), name="plain.ply")
+    options = SplatOptions(report=False, formats=("lod",), lod_levels=2)
+    streamed = run(tmp_path / "lod", plain, options=options).artifacts[0].path
+    wanted = SplatOptions(report=False, level=1)
+    result = run(tmp_path / "out", plain, options=wanted)
+    assert result.report["warnings"] == [
+        "level has no effect: it is 1, and no input is a streamed SOG; only that has levels of "
+        "detail."
+    ]
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(streamed) as archive:
+        archive.extractall(folder)
+    for given in (streamed, folder, folder / "lod-meta.json"):
+        coarse = run(tmp_path / "coarse", given, options=wanted)
+        assert (coarse.report["splats_in"], coarse.report["warnings"]) == (150, [])
+    assert run(tmp_path / "both", plain, streamed, options=wanted).report["warnings"] == []
+
+
 def test_loose_files_as_one_upload(encoded_scene: dict[str, bytes], tmp_path: Path) -> None:
     paths = []
     for name, data in encoded_scene.items():
