@@ -228,15 +228,12 @@ def whole(root: Path) -> None:
 
 
 def forget(files: list[Path]) -> None:
-    """Drops what the system keeps of these files in memory; of everything where we are root."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        for file in files:
-            handle = os.open(file, os.O_RDONLY)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
+    """Drops what the system keeps in memory of the contents of these files."""
+    for file in files:
+        handle = os.open(file, os.O_RDONLY)
+        os.fsync(handle)  # what is not on disk yet cannot be dropped
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -18,7 +18,9 @@ from service.guard.elf import Damaged, View, is_elf, mapped, sections
 REGISTERED = ".nv_fatbin"  # what the CUDA runtime is given when the library is loaded
 LINK_INPUT = "__nv_relfatbin"  # what was given to the device linker; never loaded
 MAGIC = 0xBA55ED50
-MOST_FAULTS = 8  # a damaged file repeats itself
+MOST_FAULTS = 8  # a damaged file repeats itself: what comes after these is not read
+MOST_PADDING = 4096  # bytes of zeros the linker puts between containers: up to its alignment
+MOST_ENTRIES = 1_000_000  # in a section; the largest library of 2026 has 15,000
 
 _CONTAINER = struct.Struct("<IHHQ")  # magic, version, header size, payload size
 # kind, 0x0101, header size, payload size, compressed size, options at, minor, major, architecture,
@@ -140,42 +142,38 @@ def read(view: View) -> DeviceCode:
     except Damaged as damage:
         return DeviceCode(faults=(f"damaged: {damage}",))
     if table is None:
-        return DeviceCode(tuple(_scan(view, faults)), faults=tuple(faults[:MOST_FAULTS]))
+        return DeviceCode(tuple(_scan(view, faults)), faults=tuple(faults))
     found: dict[str, list[Container]] = {REGISTERED: [], LINK_INPUT: []}
+    table = [section for section in table if section.name in found]
+    if sum(section.size for section in table) > len(view):
+        return DeviceCode(faults=("damaged: its sections of device code overlap",))
     for section in table:
-        if section.name in found:
-            part = view.part(section.offset, section.size)
-            found[section.name] += _containers(part, section.name, section.offset, faults)
-    return DeviceCode(
-        tuple(found[REGISTERED]), tuple(found[LINK_INPUT]), tuple(faults[:MOST_FAULTS])
-    )
+        part = view.part(section.offset, section.size)
+        found[section.name] += _containers(part, section.name, section.offset, faults)
+    return DeviceCode(tuple(found[REGISTERED]), tuple(found[LINK_INPUT]), tuple(faults))
 
 
 def _containers(part: View, section: str, base: int, faults: list[str]) -> list[Container]:
     """The containers that follow each other in a section that begins at `base` of its file."""
-    containers = []
-    at = 0
-    while at + 4 <= len(part):
-        (magic,) = part.unpack(_WORD, at)
-        if magic != MAGIC:
-            if magic:  # zeros are the linker's padding; anything else should not be there
-                faults.append(f"damaged: no container at {base + at} in {section}")
-                at = _next_magic(part, at, base)
-                if at < 0:
-                    break
-            else:
-                at += 8 - at % 8
-            continue
+    containers: list[Container] = []
+    at = count = 0
+    while at < len(part) and len(faults) < MOST_FAULTS and count < MOST_ENTRIES:
+        begin = _next_magic(part, at, base)
+        if begin - at > MOST_PADDING or part.read(at, begin - at).strip(b"\0"):
+            faults.append(f"damaged: no container at {base + at} in {section}")
+        if begin == len(part):
+            break
         try:
-            container, size = _container(part, at, base)
+            container, size = _container(part, begin, base)
         except Damaged as damage:
-            faults.append(f"damaged: container at {base + at} in {section}: {damage}")
-            at = _next_magic(part, at + 4, base)
-            if at < 0:
-                break
+            faults.append(f"damaged: container at {base + begin} in {section}: {damage}")
+            at = _next_magic(part, begin + 4, base)
             continue
         containers.append(container)
-        at += size
+        at = begin + size
+        count += 1 + len(container.entries)
+    if count >= MOST_ENTRIES:
+        faults.append(f"damaged: more than {MOST_ENTRIES} entries in {section}")
     return containers
 
 
@@ -183,7 +181,7 @@ def _scan(view: View, faults: list[str]) -> list[Container]:
     """Every container of a file without a section table: wherever a whole one begins."""
     containers = []
     at = view.find(_MAGIC_BYTES)
-    while at >= 0:
+    while at >= 0 and len(faults) < MOST_FAULTS:
         step = 4
         try:
             container, step = _container(view, at, 0)
@@ -233,12 +231,14 @@ def _without_kernel(kind: Kind, payload: View) -> bool:
 
 
 def _next_magic(part: View, at: int, base: int) -> int:
-    """Where the next container may begin; they lie on multiples of 8 in their file."""
+    """Where the next container may begin, the end of `part` where none does.
+
+    Containers lie on multiples of 8 in their file.
+    """
     at = part.find(_MAGIC_BYTES, at)
     while at >= 0 and (base + at) % 8:
         at = part.find(_MAGIC_BYTES, at + 4)
-    return at
+    return at if at >= 0 else len(part)
 
 
-_WORD = struct.Struct("<I")
 _HEAD = struct.pack("<HH", 1, _CONTAINER.size)
