@@ -24,6 +24,7 @@ from models.splat_to_sog.quantize import (
     quantize_opacities,
     quantize_positions,
     quantize_quats,
+    smallest_three,
 )
 from models.splat_to_sog.rate import classify, position_limit
 from models.splat_to_sog.scratch import chunks
@@ -233,6 +234,30 @@ class Columns:
         return {
             "means_l.webp": low,
             "means_u.webp": high,
+            "scales.webp": scales,
+            "quats.webp": quats,
+            "sh0.webp": colour,
+        }
+
+    def truncated(self) -> dict[str, Texels]:
+        """The same textures with every number cut off where `textures` rounds it, rotations under
+        the names they came with: what other tools store."""
+        splats, n = self.splats, len(self.splats)
+        steps, quats = np.empty((n, 3), np.uint16), np.empty((n, 4), np.uint8)
+        scales, colour = np.empty((n, 3), np.uint8), np.empty((n, 4), np.uint8)
+
+        def one(rows: slice) -> None:
+            points = (layout.log_position(splats.means[rows]) - self.grid.mins) / self.grid.unit
+            steps[rows] = points.clip(0, layout.POSITION_STEPS)  # conversion cuts off
+            quats[rows, :3], _, quats[rows, 3] = smallest_three(splats.quats[rows])
+            scales[rows] = self.scale_book.encode(splats.scales[rows])
+            colour[rows, :3] = self.colour_book.encode(splats.sh0[rows])
+            colour[rows, 3] = alphas(splats.opacities[rows]) * 255
+
+        in_threads(one, chunks(n, QUANTISE_ROWS))
+        return {
+            "means_l.webp": (steps & 255).astype(np.uint8),
+            "means_u.webp": (steps >> 8).astype(np.uint8),
             "scales.webp": scales,
             "quats.webp": quats,
             "sh0.webp": colour,

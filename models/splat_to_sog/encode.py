@@ -91,7 +91,10 @@ def encode(
         price = harmonics_price(splats, coder.columns.importance.worth["colour"], options.preset)
     elif plan.loss_db:
         finest = coder.seen(FINEST)
-        price, made = fit_loss(coder.seen, finest, plan.loss_db, coder.prediction.psnr_db)
+        loss_db = (
+            min(plan.loss_db, finest[0] - coder.truncated_db()) if plan.matches else plan.loss_db
+        )
+        price, made = fit_loss(coder.seen, finest, max(loss_db, 0.0), coder.prediction.psnr_db)
         coder.adopt(made)
     else:
         price = FINEST
@@ -129,7 +132,6 @@ class _Coder:
         self._price = -1.0
         self._texels: dict[str, Texels] = {}
         self._harmonics: Harmonics | None = None
-        self._trial: Any = None
 
     @cached_property
     def palettes(self) -> Palettes | None:
@@ -140,23 +142,30 @@ class _Coder:
         return palettes_of(self.splats, worth, self.options, self.device)
 
     @cached_property
+    def trial(self) -> Any:
+        from models.splat_to_sog.trial import Trial  # its renderer is slow to import
+
+        return Trial(self.splats, self.device)
+
+    @cached_property
     def prediction(self) -> Prediction:
         return Prediction(self.columns, self.palettes)
 
     def seen(self, price: float) -> tuple[float, _Made]:
         """(PSNR in dB of pictures of the scene as it would be read back, what that is)."""
-        from models.splat_to_sog.trial import Trial  # its renderer is slow to import
-
-        if self._trial is None:
-            self._trial = Trial(self.splats, self.device)
         with self._made(price) as harmonics:
             coded = harmonics()
         decoded = self.columns.decoded(self._texels)
         if coded is not None:
             decoded = replace(decoded, shN=coded.decoded())
         self.on_stage("quantise", 0.9)
-        psnr: float = self._trial.psnr_db(decoded)
+        psnr: float = self.trial.psnr_db(decoded)
         return psnr, _Made(price, self._texels, coded)
+
+    def truncated_db(self) -> float:
+        """PSNR of the scene with its numbers cut off instead of rounded; with its own harmonics."""
+        psnr: float = self.trial.psnr_db(self.columns.decoded(self.columns.truncated()))
+        return psnr
 
     def sized(self, price: float) -> tuple[float, Encoded]:
         """(bytes of the bundle, what is in it)."""

@@ -20,6 +20,7 @@ class Plan:
     """How a scene is coded.
 
     loss_db: rendered loss against the finest steps; 0: none is measured
+    matches: less is lost where truncation at the finest steps, as other tools do it, loses less
     classes: of splats of like worth, each with steps of its own (`rate`)
     turns:   ways of writing a rotation that are tried (`canonical`)
     span:    splats a block in which the order follows likeness; 0: along the curve (`order`)
@@ -30,11 +31,12 @@ class Plan:
     turns: int
     span: int
     effort: Effort
+    matches: bool = False
 
 
 PLANS: Mapping[Preset, Plan] = {
     "quality": Plan(loss_db=0.0, classes=1, turns=6, span=0, effort=QUICKEST),
-    "small": Plan(loss_db=3.4, classes=2, turns=1, span=512, effort=FAST),
+    "small": Plan(loss_db=3.4, classes=2, turns=1, span=512, effort=FAST, matches=True),
     "tiny": Plan(loss_db=14.0, classes=4, turns=1, span=512, effort=FAST),
 }
 

@@ -100,6 +100,25 @@ def test_the_finest_price_uses_every_code(make_splats) -> None:
     np.testing.assert_array_equal(texels["scales.webp"], columns.scale_book.encode(columns.scales))
 
 
+def test_truncated_is_cut_off_below_what_is_rounded(make_splats) -> None:
+    """Never above the source, within a step of it, and twice as far off as what is rounded."""
+    splats = make_splats(3000)
+    columns = columns_of(splats)
+    cut = columns.decoded(columns.truncated())
+    rounded = columns.decoded(columns.textures(FINEST))
+    source = log_position(splats.means)
+    below = source - log_position(cut.means)
+    slack = 1e-6 * np.abs(source).max()  # means are float32
+    assert (below > -slack).all() and (below < columns.grid.unit + slack).all()
+    assert (below**2).mean() > 2 * ((source - log_position(rounded.means)) ** 2).mean()
+    alpha = [1 / (1 + np.exp(-scene.opacities)) for scene in (splats, cut)]
+    assert (alpha[1] < alpha[0] + 2e-6).all() and (alpha[1] > alpha[0] - 1 / 254).all()
+    turned = np.abs(np.einsum("ni,ni->n", cut.quats, splats.quats))
+    turned /= np.linalg.norm(splats.quats, axis=1)
+    assert turned.min() > 0.999  # the names of the axes are those of the source
+    np.testing.assert_array_equal(cut.sh0, rounded.sh0)
+
+
 @pytest.mark.usefixtures("small_classes")
 def test_a_higher_price_is_coarser_and_predicted_worse(make_splats) -> None:
     columns = columns_of(make_splats(2000), 3)
