@@ -6,6 +6,8 @@ Knows the settings table, from which its options come, and nothing of what the s
 from __future__ import annotations
 
 import errno
+import signal
+import sys
 from dataclasses import Field, fields
 from typing import Any
 
@@ -56,6 +58,9 @@ def _setting_options() -> list[click.Parameter]:
 )
 def serve(role: str, **values: Any) -> int:
     """Serve both pipelines over HTTP, behind one durable queue."""
+    # Process 1 of a container ignores a signal without a handler, and loading what serves takes a
+    # second or more: until then, told to stop means gone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings(**values)
     from service.jobs.supervisor import run
 

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ STAND_IN = """\
 #!{python}
 import json, os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
-print(json.dumps([os.getpid(), sys.argv[1:], os.environ.get("MESHPRESS_HOST")]), flush=True)
+told = [os.environ.get("MESHPRESS_" + name) for name in ("HOST", "DEVICES")]
+print(json.dumps([os.getpid(), sys.argv[1:], *told]), flush=True)
 if "--wait" in sys.argv:
     signal.pause()
 """
@@ -62,7 +65,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 def test_words(start, words: list[str], started: list[str]) -> None:
     process = start(*words)
     output, _ = process.communicate(timeout=30)
-    pid, arguments, _ = json.loads(output)
+    pid, arguments, *_ = json.loads(output)
     assert arguments == started
     assert pid == process.pid  # the shell has become the service: signals reach it
 
@@ -79,6 +82,35 @@ def test_a_container_listens_on_all_addresses_unless_told(start) -> None:
     assert json.loads(start().communicate(timeout=30)[0])[2] == "0.0.0.0"
     told = start(MESHPRESS_HOST="127.0.0.1")
     assert json.loads(told.communicate(timeout=30)[0])[2] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices"),
+    [
+        ({}, None),
+        ({"MESHPRESS_VARIANT": "cpu"}, None),
+        ({"MESHPRESS_VARIANT": "sm_86"}, "cuda"),  # without a GPU it refuses, and says why
+        ({"MESHPRESS_VARIANT": "sm_86", "MESHPRESS_DEVICES": "cpu"}, "cpu"),
+    ],
+)
+def test_an_image_for_a_gpu_asks_for_one(start, settings: dict[str, str], devices: str) -> None:
+    assert json.loads(start(**settings).communicate(timeout=30)[0])[3] == devices
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_is_what_ping_says(start, status: int) -> None:
+    class Ping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/ping" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Ping) as server:
+        threading.Thread(target=server.handle_request).start()
+        process = start("health", SAGEMAKER_BIND_TO_PORT=str(server.server_port))
+        process.communicate(timeout=30)
+    assert process.returncode == (0 if status == 200 else 1)
 
 
 @pytest.mark.parametrize(
