@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from service.guard.findings import Finding, ok, warning
@@ -29,14 +29,19 @@ WHEEL_FOLDERS = (
 
 
 def check_headers(
-    environment: Environment, variables: Mapping[str, str] = os.environ
+    environment: Environment,
+    variables: Mapping[str, str] = os.environ,
+    system: Path = Path("/usr/local/cuda"),
 ) -> Iterator[Finding]:
-    """A6: each package that compiles at run time can find the headers it includes."""
+    """A6: each package that compiles at run time can find the headers it includes.
+
+    system: where a toolkit lies that no variable names
+    """
     for package, header, own, wheel in NEEDED:
         name = next((n for n in environment.distributions if n.startswith(package)), None)
         if name is None:
             continue
-        found = find_header(header, environment, own, variables)
+        found = find_header(header, environment, own, _toolkits(variables, system))
         if found is not None:
             yield ok("A6", name, f"{header} in {found}")
             continue
@@ -50,20 +55,20 @@ def check_headers(
 
 
 def find_header(
-    header: str, environment: Environment, own: str, variables: Mapping[str, str]
+    header: str, environment: Environment, own: str, toolkits: Iterable[Path]
 ) -> Path | None:
     """The include folder that has `header`: the package's, a toolkit's, or a wheel's."""
     folders = [site / own for site in environment.site_packages if own]
     folders += [site / folder for site in environment.site_packages for folder in WHEEL_FOLDERS]
-    for root in _toolkits(variables):
+    for root in toolkits:
         folders += [root / "include", root / "include/cccl"]
     return next((folder for folder in folders if (folder / header).is_file()), None)
 
 
-def _toolkits(variables: Mapping[str, str]) -> list[Path]:
+def _toolkits(variables: Mapping[str, str], system: Path) -> list[Path]:
     """Installed toolkits, as cumm and CuPy look for them."""
     roots = [Path(variables[name]) for name in ("CUDA_HOME", "CUDA_PATH") if variables.get(name)]
     compiler = shutil.which("nvcc", path=variables.get("PATH", ""))
     if compiler:
         roots.append(Path(compiler).resolve().parents[1])
-    return [*roots, Path("/usr/local/cuda")]
+    return [*roots, system]

@@ -67,8 +67,8 @@ def _majors(environment: Environment) -> Iterator[Finding]:
             yield warning(
                 "L2",
                 library,
-                f"{' and '.join(names)} are two majors of one library; which one is loaded "
-                "depends on what is imported first.",
+                f"{' and '.join(names)} are majors of one library; which one is loaded depends "
+                "on what is imported first.",
                 f"pip uninstall {others}",
             )
 

@@ -22,7 +22,7 @@ def check_pins(environment: Environment) -> Iterator[Finding]:
     machine = machine_of(environment.python)
     found, count = False, 0
     for package in sorted(environment.distributions.values(), key=lambda item: item.name):
-        for text in requirements_of(package):
+        for text in requirements_of(package, environment):
             try:
                 requirement = parse(text)
                 if not requirement.applies(machine):
@@ -38,16 +38,19 @@ def check_pins(environment: Environment) -> Iterator[Finding]:
         yield ok("L3", "requirements", f"all {count} hold")
 
 
-def requirements_of(package: Distribution) -> list[str]:
-    """Its Requires-Dist lines, and the known pins on packages that these do not mention."""
+def requirements_of(package: Distribution, environment: Environment) -> list[str]:
+    """Its Requires-Dist lines, and known pins on installed packages that these do not mention."""
     named = set()
     for text in package.requires:
         try:
             named.add(parse(text).name)
         except InvalidRequirement:
             continue  # the caller reports it
-    known = (pin.requires for pin in knowledge.pins(package.name, package.version))
-    return [*package.requires, *(text for text in known if parse(text).name not in named)]
+    known = [pin.requires for pin in knowledge.pins(package.name, package.version)]
+    silent = [
+        text for text in known if parse(text).name in environment.distributions.keys() - named
+    ]
+    return [*package.requires, *silent]
 
 
 def _fault(

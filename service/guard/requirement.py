@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from service.guard.installed import normalised
-from service.guard.versions import InvalidVersion, Version, accepts
+from service.guard.versions import InvalidVersion, Version, accepts, split_clauses
 
 _REQUIREMENT = re.compile(
     r"\s*(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[(?P<extras>[^]]*)\])?\s*"
@@ -59,6 +59,10 @@ def parse(text: str) -> Requirement:
         raise InvalidRequirement(f"{text!r} is no requirement")
     extras = tuple(normalised(item.strip()) for item in (match["extras"] or "").split(",") if item)
     clauses = re.sub(r"\s+", "", match["clauses"] or "")
+    try:
+        split_clauses(clauses)
+    except InvalidVersion as error:
+        raise InvalidRequirement(f"{text!r}: {error}") from None
     return Requirement(normalised(match["name"]), clauses, extras, (match["marker"] or "").strip())
 
 

@@ -6,6 +6,8 @@ session; tests that damage a service start their own with `start_service`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import signal
 import socket
@@ -20,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from service.guard.installed import Environment, environment_at
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -153,6 +157,59 @@ def meshpress(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class FakeEnvironment:
+    """A site-packages folder in which packages are written as an installer would."""
+
+    root: Path
+
+    @property
+    def site_packages(self) -> Path:
+        return self.root / "lib/python3.12/site-packages"
+
+    def install(
+        self,
+        name: str,
+        version: str,
+        files: dict[str, bytes] | None = None,
+        requires: tuple[str, ...] = (),
+    ) -> None:
+        """Write `files` (path in site-packages -> content), METADATA and a RECORD with hashes."""
+        folder = self.site_packages / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        record = []
+        for path, content in (files or {}).items():
+            (self.site_packages / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.site_packages / path).write_bytes(content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+            record.append(f"{path},sha256={digest.decode()},{len(content)}\n")
+        headers = [f"Requires-Dist: {text}\n" for text in requires]
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{''.join(headers)}"
+        (folder / "METADATA").write_text(metadata)
+        (folder / "RECORD").write_text("".join(record) + f"{folder.name}/RECORD,,\n")
+
+    def lock(self, **versions: str) -> Path:
+        """A lock with these versions, e.g. `lock(torch="2.8.0")`."""
+        path = self.root / "stack.lock"
+        lines = [
+            f"{name.replace('_', '-')}=={version} \\\n    --hash=sha256:{'0' * 64}\n"
+            for name, version in versions.items()
+        ]
+        path.write_text("# made for a test\n" + "".join(lines))
+        return path
+
+    def read(self) -> Environment:
+        return environment_at(self.root)
+
+
+@pytest.fixture
+def fake_environment(tmp_path: Path) -> FakeEnvironment:
+    """An empty environment of Python 3.12: `fake_environment.install("torch", "2.8.0")`."""
+    environment = FakeEnvironment(tmp_path / "env")
+    environment.site_packages.mkdir(parents=True)
+    return environment
 
 
 @pytest.fixture(scope="session")

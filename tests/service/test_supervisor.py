@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.jobs import supervisor
 from service.jobs.supervisor import find_devices
 from service.settings import SettingError
 
@@ -92,7 +93,7 @@ def test_sigterm_ends_every_process(start_service):
     assert not any(Path(f"/proc/{pid}").exists() for pid in tree)
 
 
-@pytest.mark.parametrize("wanted", ["gpu", "cuda", "cuda:x", "cpu,,cuda:0"])
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cpu,,cuda:0"])
 def test_a_name_that_is_no_device_is_refused(wanted):
     with pytest.raises(SettingError, match="cuda:0,cuda:1"):
         find_devices(wanted)
@@ -101,6 +102,15 @@ def test_a_name_that_is_no_device_is_refused(wanted):
 def test_devices_as_listed():
     assert find_devices("cpu") == ["cpu"]
     assert find_devices("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
+
+
+def test_every_gpu_as_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "GPUS", str(tmp_path))
+    with pytest.raises(SettingError, match="this machine shows no GPU"):
+        find_devices("cuda")
+    for bus in ("0000:00:01.0", "0000:00:02.0"):
+        (tmp_path / bus).mkdir()
+    assert find_devices("cuda") == ["cuda:0", "cuda:1"]
 
 
 def _child(parent: int, module: str) -> int:
