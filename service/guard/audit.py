@@ -235,7 +235,7 @@ def _shared_libraries(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str]
                 continue
             seen.add((stat.st_dev, stat.st_ino))
             # Seconds: image layers keep no finer time, so a cache made in a build stays good.
-            key = f"{path}|{stat.st_size}|{int(stat.st_mtime)}"
+            key = f"{path}|{stat.st_size}|{stat.st_mtime_ns // 10**9}"
             yield Path(path), os.path.relpath(path, folder), key
 
 

@@ -104,7 +104,7 @@ def audit_wheel(path: Path, scratch: Path | None = None) -> Wheel:
     listed = (file for file in distribution.files if is_shared_library(PurePosixPath(file).name))
     missing = tuple(file for file in listed if file not in names)
     audit = Audit(
-        tuple(library for library in libraries if library.groups != Groups()),
+        tuple(item for item in libraries if item.groups.counts or item.groups.faults),
         {distribution.name: distribution},
         {distribution.name: len(libraries)},
         {distribution.name: missing} if missing else {},
