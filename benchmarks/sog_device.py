@@ -84,7 +84,7 @@ def gpu_seconds(run: Callable[[], object]) -> float:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
         run()
     spans = sorted(
         (event.time_range.start, event.time_range.end)

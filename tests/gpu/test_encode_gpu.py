@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def cuda() -> str:
     return "cuda:0"
 
 
-def scene(rng, n: int) -> Splats:
+def scene(rng, n: int, coefficients: int = 15) -> Splats:
     def values(*shape: int) -> np.ndarray:
         return rng.normal(size=(n, *shape)).astype(np.float32)
 
@@ -37,7 +38,7 @@ def scene(rng, n: int) -> Splats:
         quats=values(4),
         opacities=values(),
         sh0=values(3),
-        shN=values(3, 15) * np.float32(0.1),
+        shN=values(3, coefficients) * np.float32(0.1),
     )
 
 
@@ -52,6 +53,29 @@ def test_attributes_are_the_cpus_to_the_byte_and_runs_alike(rng, cuda, preset) -
         assert ours.files[name] == cpu.files[name], name
     sizes = [sum(map(len, found.files.values())) for found in (ours, cpu)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # palettes of the same price
+
+
+@pytest.mark.parametrize("coefficients", [0, 3, 8, 15])
+@pytest.mark.parametrize("n", [1, 2, 129, 5000])
+def test_scenes_of_any_size_and_degree(rng, cuda, n, coefficients) -> None:
+    splats = scene(rng, n, coefficients)
+    ours, cpu = (encode(splats, SogOptions(), device=device) for device in (cuda, "cpu"))
+    assert ours.files.keys() == cpu.files.keys()
+    for name in ours.files.keys() - OF_THE_PALETTE:
+        assert ours.files[name] == cpu.files[name], name
+
+
+def test_scenes_at_the_ends_of_their_range(rng, cuda) -> None:
+    splats = scene(rng, 3000)
+    splats.means[:5] = 1e30
+    splats.scales[10:40, 2] = -np.inf
+    splats.opacities[:2] = np.inf, -np.inf
+    splats.sh0[:] = 0.5
+    for factor in (0, 1e-30, 1e25):
+        odd = replace(splats, shN=splats.shN * np.float32(factor))
+        ours, cpu = (encode(odd, SogOptions(), device=device) for device in (cuda, "cpu"))
+        for name in ours.files.keys() - OF_THE_PALETTE:
+            assert ours.files[name] == cpu.files[name], (factor, name)
 
 
 @pytest.mark.parametrize("stage", ["quantise", "palette", "textures"])
