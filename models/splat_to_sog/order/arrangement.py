@@ -21,6 +21,7 @@ from models.context import JsonValue
 from models.splat_to_sog import layout
 from models.splat_to_sog.order.device import walk_on_device
 from models.splat_to_sog.order.walk import FARTHEST, walk
+from models.splat_to_sog.threads import in_threads
 from models.splat_to_sog.webp import QUICKEST, encode_webp
 
 Bytes = NDArray[np.uint8]
@@ -92,10 +93,11 @@ def arrange(
 def coded_bytes(textures: Mapping[str, Bytes], order: NDArray[np.intp], span: int) -> int:
     """What the textures take in this order, by the quickest coder."""
     width, height = layout.texture_size(len(order), span)
-    return sum(
-        len(encode_webp(layout.to_texture(values[order], width, height), QUICKEST))
-        for values in textures.values()
-    )
+
+    def size(values: Bytes) -> int:
+        return len(encode_webp(layout.to_texture(values[order], width, height), QUICKEST))
+
+    return sum(in_threads(size, textures.values()))
 
 
 @dataclass(frozen=True)
