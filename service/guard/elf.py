@@ -52,6 +52,14 @@ class View:
         found = self.data.find(needle, self.start + at, self.end)
         return found - self.start if found >= 0 else -1
 
+    def expect(self, at: int, size: int) -> None:
+        """Has the system fetch what will be read soon, without waiting for it. A hint, no check."""
+        if hasattr(mmap, "MADV_WILLNEED"):
+            begin = (self.start + at) // mmap.PAGESIZE * mmap.PAGESIZE
+            end = min(self.start + at + size, len(self.data))
+            if begin < end:
+                self.data.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
     def part(self, at: int, size: int) -> View:
         """Bytes [at, at + size) as a view of their own."""
         if at < 0 or size < 0 or at + size > len(self):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from service.guard.elf import Damaged, View, is_elf, mapped, sections
+from service.guard.elf import Damaged, Section, View, is_elf, mapped, sections
 
 REGISTERED = ".nv_fatbin"  # what the CUDA runtime is given when the library is loaded
 LINK_INPUT = "__nv_relfatbin"  # what was given to the device linker; never loaded
@@ -27,6 +28,8 @@ _CONTAINER = struct.Struct("<IHHQ")  # magic, version, header size, payload size
 # source name at and length, flags, hash, uncompressed size
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
+_VERSION_AND_SIZE = struct.pack("<HH", 1, _CONTAINER.size)
+_AHEAD = 4096  # bytes: the header of an entry, and where machine code names its kernels
 _EXACT, _FAMILY = 0x100000, 0x200000  # flags: sm_90a, sm_120f
 _COMPRESSED = 0x2000 | 0x8000  # flags: LZ4, Zstandard
 
@@ -134,76 +137,105 @@ def read_file(path: Path) -> DeviceCode:
 
 def read(view: View) -> DeviceCode:
     """The device code of the ELF file in `view`; never raises on its content."""
-    faults: list[str] = []
     if not is_elf(view):
         return DeviceCode()
+    faults: list[str] = []
     try:
         table = sections(view)
     except Damaged as damage:
         return DeviceCode(faults=(f"damaged: {damage}",))
     if table is None:
-        return DeviceCode(tuple(_scan(view, faults)), faults=tuple(faults))
-    found: dict[str, list[Container]] = {REGISTERED: [], LINK_INPUT: []}
-    table = [section for section in table if section.name in found]
+        return DeviceCode(tuple(_containers(_scan(view, faults), faults)), faults=tuple(faults))
+    table = [section for section in table if section.name in (REGISTERED, LINK_INPUT)]
     if sum(section.size for section in table) > len(view):
         return DeviceCode(faults=("damaged: its sections of device code overlap",))
+    found: dict[str, list[Container]] = {REGISTERED: [], LINK_INPUT: []}
     for section in table:
         part = view.part(section.offset, section.size)
-        found[section.name] += _containers(part, section.name, section.offset, faults)
+        found[section.name] += _containers(_bodies(part, section, faults), faults)
     return DeviceCode(tuple(found[REGISTERED]), tuple(found[LINK_INPUT]), tuple(faults))
 
 
-def _containers(part: View, section: str, base: int, faults: list[str]) -> list[Container]:
-    """The containers that follow each other in a section that begins at `base` of its file."""
-    containers: list[Container] = []
-    at = count = 0
-    while at < len(part) and len(faults) < MOST_FAULTS and count < MOST_ENTRIES:
+# Where a container begins in its file, and the entries in it.
+Body = tuple[int, View]
+
+
+def _bodies(part: View, section: Section, faults: list[str]) -> list[Body]:
+    """The containers that follow each other in a section, unread."""
+    bodies: list[Body] = []
+    base, at = section.offset, 0
+    while at < len(part) and len(faults) < MOST_FAULTS:
         begin = _next_magic(part, at, base)
         if begin - at > MOST_PADDING or part.read(at, begin - at).strip(b"\0"):
-            faults.append(f"damaged: no container at {base + at} in {section}")
+            faults.append(f"damaged: no container at {base + at} in {section.name}")
         if begin == len(part):
             break
         try:
-            container, size = _container(part, begin, base)
+            body = _body(part, begin)
         except Damaged as damage:
-            faults.append(f"damaged: container at {base + begin} in {section}: {damage}")
+            faults.append(f"damaged: container at {base + begin} in {section.name}: {damage}")
             at = _next_magic(part, begin + 4, base)
             continue
-        containers.append(container)
-        at = begin + size
-        count += 1 + len(container.entries)
-    if count >= MOST_ENTRIES:
-        faults.append(f"damaged: more than {MOST_ENTRIES} entries in {section}")
-    return containers
+        bodies.append((base + begin, body))
+        at = begin + _CONTAINER.size + len(body)
+    return bodies
 
 
-def _scan(view: View, faults: list[str]) -> list[Container]:
-    """Every container of a file without a section table: wherever a whole one begins."""
-    containers = []
-    at = view.find(_MAGIC_BYTES)
-    while at >= 0 and len(faults) < MOST_FAULTS:
+def _scan(view: View, faults: list[str]) -> list[Body]:
+    """The containers of a file without a section table: wherever one begins."""
+    bodies: list[Body] = []
+    at = _next_magic(view, 0, 0)
+    while at < len(view) and len(faults) < MOST_FAULTS:
         step = 4
         try:
-            container, step = _container(view, at, 0)
-            containers.append(container)
+            body = _body(view, at)
+            bodies.append((at, body))
+            step = _CONTAINER.size + len(body)
         except Damaged as damage:
             # Four such bytes may well be something else; a version and a header size are not.
-            if at % 8 == 0 and view.data[view.start + at + 4 : view.start + at + 8] == _HEAD:
+            if view.data[view.start + at + 4 : view.start + at + 8] == _VERSION_AND_SIZE:
                 faults.append(f"damaged: container at {at}: {damage}")
-        at = view.find(_MAGIC_BYTES, at + step)
-    return containers
+        at = _next_magic(view, at + step, 0)
+    return bodies
 
 
-def _container(part: View, at: int, base: int) -> tuple[Container, int]:
-    """The container at `at`, and its size in bytes."""
+def _body(part: View, at: int) -> View:
+    """What follows the header of the container at `at`."""
     _, version, header_size, payload = part.unpack(_CONTAINER, at)
     if (version, header_size) != (1, _CONTAINER.size):
         raise Damaged(f"version {version} with a header of {header_size} bytes; 1 with 16 is known")
-    body = part.part(at + header_size, payload)
-    return Container(base + at, tuple(_entries(body))), header_size + payload
+    return part.part(at + header_size, payload)
 
 
-def _entries(body: View) -> list[Entry]:
+def _containers(bodies: Sequence[Body], faults: list[str]) -> list[Container]:
+    """The containers with their entries; those that are damaged are left out and told.
+
+    Where an entry ends is only known once its header is read. So all containers advance by one
+    entry at a time, and while one is looked at the system fetches the next entries of the others:
+    on a cold disk a library of 1 GB takes a third of the time.
+    """
+    walks = {index: _entries(body) for index, (_, body) in enumerate(bodies)}
+    done: dict[int, list[Entry]] = {}
+    count = len(bodies)
+    while walks and len(faults) < MOST_FAULTS:
+        if count > MOST_ENTRIES:
+            faults.append(f"damaged: more than {MOST_ENTRIES} entries")
+            break
+        count += len(walks)
+        for index, walk in list(walks.items()):
+            try:
+                next(walk)
+                continue
+            except StopIteration as end:
+                done[index] = end.value
+            except Damaged as damage:
+                faults.append(f"damaged: container at {bodies[index][0]}: {damage}")
+            del walks[index]
+    return [Container(bodies[index][0], tuple(done[index])) for index in sorted(done)]
+
+
+def _entries(body: View) -> Generator[None, None, list[Entry]]:
+    """The entries of one container; pauses after each, while the next is on its way."""
     entries = []
     at = 0
     while at < len(body):
@@ -220,6 +252,8 @@ def _entries(body: View) -> list[Entry]:
         empty = not compressed and _without_kernel(known, payload)
         entries.append(Entry(Code(known, arch, suffix, isa), compressed, empty))
         at += header_size + stored
+        body.expect(at, _AHEAD)
+        yield
     return entries
 
 
@@ -239,6 +273,3 @@ def _next_magic(part: View, at: int, base: int) -> int:
     while at >= 0 and (base + at) % 8:
         at = part.find(_MAGIC_BYTES, at + 4)
     return at if at >= 0 else len(part)
-
-
-_HEAD = struct.pack("<HH", 1, _CONTAINER.size)
