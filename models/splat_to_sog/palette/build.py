@@ -1,7 +1,7 @@
 """Builds the palette: rows in, entries and the nearest one of every row out, on CPU or GPU.
 
 Does not know splats or textures. The page below is the whole way; `rate` chooses the size,
-`k_means` and `device` do the work, `rounding` and `entries` make the result small.
+`engines` do the work on either device, `rounding` and `entries` make the result small.
 """
 
 from __future__ import annotations
@@ -9,28 +9,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.layout import BOOK as LEVELS
 from models.splat_to_sog.layout import MAX_PALETTE, PALETTE_COLUMNS
 from models.splat_to_sog.palette import rate
-from models.splat_to_sog.palette.cells import nearest_by_cells
 from models.splat_to_sog.palette.distinct import mostly_distinct, unique_rows
+from models.splat_to_sog.palette.engines import Engine, engine_of
 from models.splat_to_sog.palette.entries import storing_order
 from models.splat_to_sog.palette.k_means import no_step
-from models.splat_to_sog.palette.nearest import FLAT_SIZE, nearest, threads
 from models.splat_to_sog.palette.rounding import round_entries
-from models.splat_to_sog.palette.two_level import train
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.stages import OnStep
-from models.splat_to_sog.threads import in_threads, threads_are_ours
-
-if TYPE_CHECKING:
-    from models.splat_to_sog.palette.device import Rows
+from models.splat_to_sog.threads import in_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -157,7 +150,7 @@ class Palettes:
             entries = round_entries(rows, w.astype(np.float64), price, self.device)
             return Palette(entries, np.arange(len(rows)) if inverse is None else inverse, True)
 
-        with _engine(self.device) as engine:
+        with engine_of(self.device) as engine:
             # 3. entries, trained on all rows or on a draw, then rounded
             kept = self._trained(engine, rows, w, size, lambda f: on_step(0.1 + 0.6 * f))
             entries = kept.entries
@@ -180,7 +173,7 @@ class Palettes:
         return distinct, inverse
 
     def _trained(
-        self, engine: _Cpu | _Gpu, rows: Float32, weights: Float32, size: int, on_step: OnStep
+        self, engine: Engine, rows: Float32, weights: Float32, size: int, on_step: OnStep
     ) -> _Trained:
         if self._kept is None or not _near(size, self._kept.size, NEAR_SIZE):
             self._kept = None  # frees what it holds before more is needed
@@ -198,7 +191,7 @@ def measure(
     rows: Float32, weights: NDArray[np.floating], seed: int = 0, device: str = "cpu"
 ) -> rate.Trade:
     """What palettes of these rows cost and lose, at any price: from a sample."""
-    with _engine(device) as engine:
+    with engine_of(device) as engine:
         return rate.measure(rows, _positive(weights), engine.trained(seed), seed, device)
 
 
@@ -207,86 +200,8 @@ def relabel(rows: Float32, entries: Float32, device: str = "cpu") -> Labels:
     and on a GPU, the squared error is about 0.1 % above the least (`cells.REACH`) or less."""
     if exponent := _exponent(rows):
         rows, entries = np.ldexp(rows, -exponent), np.ldexp(entries, -exponent)
-    with _engine(device) as engine:
+    with engine_of(device) as engine:
         return engine.label(rows, entries)
-
-
-def _engine(device: str) -> _Cpu | _Gpu:
-    return _Cpu() if device == "cpu" else _Gpu(device)
-
-
-class _Cpu:
-    def __enter__(self) -> _Cpu:
-        self.ours = threads_are_ours()
-        self.ours.__enter__()
-        self.pool = threads()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-        self.ours.__exit__(None, None, None)
-
-    def train(
-        self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step
-    ) -> tuple[Float32, Float64]:
-        return train(rows, weights, size, seed, self.pool, on_step)
-
-    def trained(self, seed: int) -> rate.Train:
-        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, Float64, float]:
-            entries, served = self.train(rows, weights, size, seed)
-            _, distance = self._search(rows, entries)
-            return entries, served, float(np.average(distance, weights=weights))
-
-        return run
-
-    def _search(self, rows: Float32, entries: Float32) -> tuple[Labels, Float32]:
-        if len(entries) <= FLAT_SIZE:
-            return nearest(rows, entries, self.pool)
-        return nearest_by_cells(rows, entries, self.pool)
-
-    def label(self, rows: Float32, entries: Float32) -> Labels:
-        return self._search(rows, entries)[0]
-
-
-class _Gpu:
-    """Keeps the rows it was given last on the device: they are trained on, then labelled."""
-
-    def __init__(self, device: str) -> None:
-        from models.splat_to_sog.palette import device as gpu
-
-        self.gpu, self.device = gpu, device
-        import_cupy(device)
-        self._rows: Float32 | None = None
-
-    def __enter__(self) -> _Gpu:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Its arrays die with their names."""
-
-    def train(
-        self, rows: Float32, weights: Float32, size: int, seed: int, on_step: OnStep = no_step
-    ) -> tuple[Float32, Float64]:
-        entries, served, _ = self.gpu.train(self._moved(rows), weights, size, seed, on_step)
-        return entries, served
-
-    def trained(self, seed: int) -> rate.Train:
-        def run(rows: Float32, weights: Float32, size: int) -> tuple[Float32, Float64, float]:
-            found: tuple[Float32, Float64, float]
-            found = self.gpu.train(self._moved(rows), weights, size, seed)
-            return found
-
-        return run
-
-    def label(self, rows: Float32, entries: Float32) -> Labels:
-        if rows is self._rows:
-            return self._on_device.label(entries)
-        return self.gpu.relabel(rows, entries, self.device)
-
-    def _moved(self, rows: Float32) -> Rows:
-        if rows is not self._rows:
-            self._on_device, self._rows = self.gpu.Rows(rows, self.device), rows
-        return self._on_device
 
 
 def _exponent(rows: Float32) -> int:

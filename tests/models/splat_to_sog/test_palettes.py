@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.splat_to_sog.palette import Palettes, build, build_palette
+from models.splat_to_sog.palette import Palettes, build, build_palette, engines
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def lost(rows, palette) -> float:
 def trained(monkeypatch) -> list[int]:
     """The size of each training, as it happens; those of the sample left out."""
     sizes: list[int] = []
-    plain = build._Cpu.train
+    plain = engines.Cpu.train
 
     def counted(self, rows, weights, size, seed, on_step=build.no_step):
         sizes.append(size)
         return plain(self, rows, weights, size, seed, on_step)
 
-    monkeypatch.setattr(build._Cpu, "train", counted)
+    monkeypatch.setattr(engines.Cpu, "train", counted)
     return sizes
 
 
@@ -47,7 +47,7 @@ def test_a_price_near_the_last_costs_neither_training_nor_search(
     near = palettes.at(0.01)
     assert trained == [300]
     fresh = build_palette(rows, 300, price=0.012)
-    monkeypatch.setattr(build._Cpu, "label", None)  # would fail if it were called
+    monkeypatch.setattr(engines.Cpu, "label", None)  # would fail if it were called
     again = palettes.at(0.012)
     assert trained == [300, 300]  # the second is the fresh one's
     # Old labels of nearly the same entries; measured: 0.01 % more error.
