@@ -31,8 +31,7 @@ from service.guard.requirement import InvalidRequirement, parse  # noqa: E402
 from service.guard.targets import Target  # noqa: E402
 from service.guard.wheel import Wheel, audit_wheel  # noqa: E402
 
-# A package whose libraries are for one chip each, or choose at run time, would be all holes.
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.5  # an architecture in fewer containers of every library is a special case
 PINNED = ("torch", "triton", "numpy", "cumm-cu124", "cumm-cu126")
 
 
@@ -48,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for path in [*arguments.wheels, *fetch(arguments.fetch, Path(folder))]:
             wheel = audit_wheel(path)
-            for table, row in [("releases", release_row(wheel)), *pin_rows(wheel)]:
+            for table, row in [*release_rows(wheel), *pin_rows(wheel)]:
                 changed |= update(tables[table], row)
     if changed and arguments.write:
         knowledge.FILE.write_text(to_text(tables), encoding="utf-8")
@@ -74,35 +73,45 @@ def fetch(names: list[str], folder: Path) -> list[Path]:
     return sorted(folder.glob("*.whl"))
 
 
-def release_row(wheel: Wheel) -> dict[str, Any]:
-    """What its own libraries carry: architectures in most containers, and where some lack one."""
-    libraries = [item for item in wheel.audit.libraries if not item.vendor and item.groups.counts]
+def release_rows(wheel: Wheel) -> list[tuple[str, dict[str, Any]]]:
+    """What its own libraries carry, each in most containers, and which of them lack one of it."""
+    libraries = [
+        item
+        for item in wheel.audit.libraries
+        # Those for one chip alone, as FlashAttention-3 is, stand beside others that serve the rest.
+        if not item.vendor and any(code.suffix != "a" for code in item.groups.codes)
+    ]
     codes = {code for library in libraries for code in library.groups.codes}
-    shares = {code: share(libraries, code.name) for code in codes}
-    kept = [code for code in codes if shares[code] >= LEAST_SHARE or code.suffix == "a"]
+    kept = [
+        code
+        for code in codes
+        if any(share(library, code.name) >= LEAST_SHARE for library in libraries)
+    ]
     names = sorted({code.name for code in kept}, key=architecture)
-    return {
+    if not names:
+        return []  # no device code: nothing to say of GPUs
+    sass = [name for name in names if name.startswith("sm_")]
+    row = {
         "package": wheel.distribution.name,
         "version": wheel.distribution.version,
         "cuda": wheel.audit.cuda_of_torch or "",
-        "sass": [name for name in names if name.startswith("sm_")],
+        "sass": sass,
         "ptx": [name for name in names if name.startswith("compute_")],
         "python": "",
-        "holes": holes(libraries, [name for name in names if name.startswith("sm_")]),
+        "holes": holes(libraries, sass),
         **stamp("wheel audited"),
     }
+    return [("releases", row)]
 
 
-def share(libraries: list[Library], name: str) -> float:
-    """In what share of the containers `name` stands."""
-    total = sum(library.groups.total for library in libraries)
+def share(library: Library, name: str) -> float:
+    """In what share of its containers `name` stands."""
     found = sum(
         count
-        for library in libraries
         for codes, count in library.groups.counts.items()
         if any(code.name == name for code in codes)
     )
-    return found / total
+    return found / library.groups.total
 
 
 def holes(libraries: list[Library], sass: list[str]) -> dict[str, str]:
@@ -113,9 +122,8 @@ def holes(libraries: list[Library], sass: list[str]) -> dict[str, str]:
             continue
         for library in libraries:
             coverage = library.coverage(Target.parse(name))
-            special = all(code.suffix == "a" for code in library.groups.codes)
-            if coverage.nothing and not special:
-                found.setdefault(name, library.path.name)
+            if coverage.nothing:
+                found.setdefault(name, library.file)
     return found
 
 
@@ -144,13 +152,7 @@ def stamp(source: str) -> dict[str, str]:
 
 def update(rows: list[dict[str, Any]], row: dict[str, Any]) -> bool:
     """Put `row` in its place; whether that changes what the table says."""
-    same = [
-        index
-        for index, other in enumerate(rows)
-        if (other["package"], other["version"]) == (row["package"], row["version"])
-        and other.get("requires", "").partition("=")[0].rstrip("<>!~")
-        == row.get("requires", "").partition("=")[0].rstrip("<>!~")
-    ]
+    same = [index for index, other in enumerate(rows) if subject(other) == subject(row)]
     told = f"{row['package']} {row['version']}"
     if not same:
         rows.append(row)
@@ -174,6 +176,12 @@ def update(rows: list[dict[str, Any]], row: dict[str, Any]) -> bool:
     if not differing:
         print(f"{told}: as the table says")
     return bool(differing)
+
+
+def subject(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a row is about: a release, or a release and the package it asks for."""
+    wanted = parse(row["requires"]).name if "requires" in row else ""
+    return row["package"], row["version"], wanted
 
 
 def clauses(text: str) -> set[str]:
