@@ -160,15 +160,20 @@ def _wheel(wheel: Path, targets: Sequence[str]) -> tuple[list[Finding], Claim]:
 
 
 def _kernels(env: Path | None) -> Iterator[Finding]:
+    """On one GPU of each kind that is here."""
     from service.guard.installed import environment_at, this_environment
+    from service.guard.machine import this_machine
     from service.guard.probe import check_kernels
 
-    if env is None:
-        return check_kernels(this_environment())
-    python = env / "bin/python"
-    return check_kernels(
-        environment_at(env), python=str(python) if python.exists() else sys.executable
-    )
+    environment = environment_at(env) if env else this_environment()
+    python = env / "bin/python" if env else Path(sys.executable)
+    firsts = {gpu.target: gpu.index for gpu in reversed(this_machine().gpus)}
+    for index in sorted(firsts.values()) or [0]:
+        yield from check_kernels(
+            environment,
+            index=index,
+            python=str(python) if python.exists() else sys.executable,
+        )
 
 
 def _targets(words: Sequence[str]) -> list[Target]:

@@ -17,6 +17,8 @@ from service.guard.targets import Target
 
 # Forward compatibility is for data-centre GPUs, some NGC-ready RTX cards and Jetson.
 _CONSUMER = re.compile(r"GeForce|TITAN|RTX \d0\d0|GTX")
+# The oldest GPU an image is for: sm_86's stack has code for 8.0 and 9.0 too, sm_120's for 10.0.
+IMAGES = {Target(7, 5): "sm_75", Target(8, 0): "sm_86", Target(10, 0): "sm_120"}
 _DEFAULT_IMAGE = "al2-ami-sagemaker-inference-gpu-3-1"
 
 
@@ -151,15 +153,15 @@ def _compat(machine: Machine) -> Iterator[Finding]:
 
 def _variant(name: str, target: Target, variant: Target, index: int) -> Iterator[Finding]:
     """D4: the image is the one for this GPU. The audit says whether it runs all the same."""
-    if target.major == variant.major and target.minor >= variant.minor:
+    fitting = [tag for oldest, tag in IMAGES.items() if oldest <= target]
+    own_line = target.major == variant.major and target.minor >= variant.minor
+    if own_line or str(variant) in fitting[-1:]:
         return
-    fitting = [v for v in (Target(7, 5), Target(8, 6), Target(12, 0)) if v.major <= target.major]
-    tag = str(fitting[-1]).replace("_", "") if fitting else ""
     yield warning(
         "D4",
         f"cuda:{index}",
         f"This is the {variant} image; the GPU is {name} ({target}).",
-        f"Pull the image whose tag ends in {tag}." if tag else "Use the CPU image.",
+        f"Pull the image whose tag ends in {fitting[-1]}." if fitting else "Use the CPU image.",
     )
 
 

@@ -49,9 +49,9 @@ def explain_code(code: int) -> Explanation | None:
 
 
 def _error(*numbers: int) -> str:
-    """A pattern for e.g. "error 209", "error code 209", "CUDA_ERROR(209)", "(error 209)"."""
+    """A pattern for "CUDA error 209" or "cuInit: error code 100": a number alone says nothing."""
     either = "|".join(map(str, numbers))
-    return rf"(?:error|status|code)\W{{0,4}}(?:code\W{{0,3}})?(?:{either})\b"
+    return rf"\bcu\w*[^\n]{{0,80}}?error\W{{0,4}}(?:code\W{{0,3}})?(?:{either})\b"
 
 
 def _for_torch(match: re.Match[str]) -> str:

@@ -50,7 +50,8 @@ def check_kernels(
 
     python: the interpreter of `environment`
     """
-    first = probe("driver", index=index, python=python)
+    # Without its cache the driver has to compile, which is what is asked.
+    first = probe("driver", index=index, python=python, CUDA_CACHE_DISABLE="1")
     yield _finding("driver", first)
     if not first.ran:
         return  # nothing else can run then, and each would take its time to say so

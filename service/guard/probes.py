@@ -106,7 +106,7 @@ def probe_driver(index: int) -> str:
 
 
 def probe_nvrtc(index: int) -> str:
-    """The first NVRTC on the usual paths, or the one named by NVRTC."""
+    """The library that the variable NVRTC names: compiles for this GPU, and the result runs."""
     driver = Driver(index)
     library = ctypes.CDLL(os.environ["NVRTC"])
     target = "sm_{}{}".format(*driver.capability)

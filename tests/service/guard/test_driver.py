@@ -20,6 +20,8 @@ from service.guard.traps import check_traps
 T4 = Gpu(0, "Tesla T4", Target(7, 5), 16 << 30)
 A10G = Gpu(0, "NVIDIA A10G", Target(8, 6), 24 << 30)
 RTX_5090 = Gpu(0, "NVIDIA GeForce RTX 5090", Target(12, 0), 32 << 30)
+H200 = Gpu(0, "NVIDIA H200", Target(9, 0), 141 << 30)
+V100 = Gpu(0, "Tesla V100", Target(7, 0), 16 << 30)
 VERSION_FILE = b"__version__ = '2.8.0+cu128'\ncuda: Optional[str] = '12.8'\n"
 
 
@@ -118,7 +120,8 @@ def test_compat_where_it_is_meant_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "variant", "tag"), [(T4, "sm_86", "sm75"), (RTX_5090, "sm_75", "sm120")]
+    ("gpu", "variant", "tag"),
+    [(T4, "sm_86", "sm_75"), (RTX_5090, "sm_75", "sm_120"), (H200, "sm_75", "sm_86")],
 )
 def test_the_wrong_image(gpu: Gpu, variant: str, tag: str) -> None:
     (finding,) = faults(check_driver(machine(gpu, (13, 0), "580.1"), variant=variant))
@@ -127,9 +130,15 @@ def test_the_wrong_image(gpu: Gpu, variant: str, tag: str) -> None:
     assert finding.remedy == f"Pull the image whose tag ends in {tag}."
 
 
-def test_an_l4_runs_the_image_for_sm_86() -> None:
-    l4 = Gpu(0, "NVIDIA L4", Target(8, 9), 24 << 30)
-    assert faults(check_driver(machine(l4, (12, 4), "550.1"), variant="sm_86")) == []
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0)])
+def test_the_image_for_sm_86_serves_ampere_ada_and_hopper(capability: tuple[int, int]) -> None:
+    gpu = Gpu(0, "some GPU", Target(*capability), 24 << 30)
+    assert faults(check_driver(machine(gpu, (12, 4), "550.1"), variant="sm_86")) == []
+
+
+def test_no_image_is_for_volta() -> None:
+    (finding,) = faults(check_driver(machine(V100, (12, 4), "550.1"), variant="sm_75"))
+    assert finding.remedy == "Use the CPU image."
 
 
 def test_no_driver_is_a_fault_only_where_a_gpu_is_asked_for() -> None:

@@ -81,7 +81,10 @@ def test_the_remedy_names_the_release_for_the_gpu() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "KeyError: 'x'", "the weather is fine", "error 2094"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "KeyError: 'x'", "the weather is fine", "CUDA error 2094", "exit code 100", "error 35"],
+)
 def test_what_is_not_known(text: str) -> None:
     assert explain(text) is None
 
