@@ -33,7 +33,7 @@ from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads
 
 ERROR_SAMPLE = 20_000
-PRECIOUS_SHARE = 0.25
+PRECIOUS_SHARE = 0.2
 """Of the splats: the few whose rotations are worth most make up nearly all of the error."""
 QUANTISE_ROWS = 1 << 15  # temporaries stay in cache
 BOOK_ROWS = 1 << 17  # a codebook makes a table first
