@@ -33,7 +33,13 @@ from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.order import arrange
 from models.splat_to_sog.palette import Palettes
 from models.splat_to_sog.prediction import Prediction
-from models.splat_to_sog.presets import FINEST, PLANS, WITH_HARMONICS, Plan
+from models.splat_to_sog.presets import (
+    FEW_WITH_HARMONICS,
+    FINEST,
+    PLANS,
+    WITH_HARMONICS,
+    Plan,
+)
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage, OnStep
 from models.splat_to_sog.targets import fit_bytes, fit_loss, fit_psnr
@@ -77,7 +83,8 @@ def encode(
     # 1. what each number is worth, and the order: classes of like worth, each along the curve
     on_stage("order", 0.0)
     splats = splats.cut_degree(MAX_DEGREE if options.sh_degree is None else options.sh_degree)
-    plans = WITH_HARMONICS if splats.degree else PLANS
+    few = len(splats) <= layout.MAX_PALETTE
+    plans = (FEW_WITH_HARMONICS if few else WITH_HARMONICS) if splats.degree else PLANS
     plan = plans["small" if options.targeted else options.preset]
     coder = _Coder(splats, options, plan, order, device, on_stage)
 
@@ -198,11 +205,16 @@ class _Coder:
                 started[name] = start_webp(texels, self.plan.effort, pool)
 
         order, arranged = self.columns.order, {"method": "given" if self.given else "curve"}
+        few = len(self.splats) <= layout.MAX_PALETTE  # entries may be the splats' own
+        coded = harmonics() if few else None
+        if coded is not None and not self.given:
+            order = coded.in_runs(order)
         if self.plan.span and not self.given:
             found = arrange(self._texels, order, self.plan.span, self.device)
             order, arranged = found.order, found.report
         start(self._texels)
-        coded = harmonics()
+        if not few:
+            coded = harmonics()
         if coded is not None:
             coded = coded.along(order)
             entries = start_webp(coded.palette_texture(), ENTRIES, pool)  # takes longest

@@ -17,13 +17,19 @@ from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook, build_codebook
 from models.splat_to_sog.options import Preset, SogOptions
 from models.splat_to_sog.palette import Palettes
+from models.splat_to_sog.palette.rounding import step_octaves
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads
 
-PRICES: dict[Preset, float] = {"quality": 5.3e-4, "small": 2e-3, "tiny": 5e-3}
+PRICES: dict[Preset, float] = {"quality": 7.05e-4, "small": 2e-3, "tiny": 5e-3}
 """What a bit must save, as a share of the error of a mean splat without harmonics."""
+
+TRUST = 0.8
+"""Exponent of what is made of worth: it is an estimate, and those said to be worth most are mostly
+worth less, those said to be worth least more. Measured against 1: 1 to 2 % fewer bytes at the same
+PSNR where every splat has its own entry, with a palette as much or more."""
 
 ROWS = 1 << 15  # a thread's share at a time
 
@@ -37,6 +43,17 @@ class Harmonics:
     book: Codebook
     degree: int
     own: bool = False
+    octave: NDArray[np.int64] | None = None  # [N] own: of the step of each splat's entry
+
+    def in_runs(self, order: NDArray[np.intp]) -> NDArray[np.intp]:
+        """This order [N], or one in which splats of one step follow each other.
+
+        Entries that follow their splats mix steps of all sizes; in runs of one step they take 10 %
+        less, as much as a third of the harmonics in all, for 2 bits a splat more of positions.
+        """
+        return (
+            order if self.octave is None else order[np.argsort(self.octave[order], kind="stable")]
+        )
 
     def along(self, order: NDArray[np.intp]) -> Harmonics:
         """The same for splats that are stored in this order [N].
@@ -73,13 +90,25 @@ def harmonics_price(
     preset: Preset,
 ) -> float:
     """Squared error that a bit must save: PRICES of the error of a mean splat without harmonics."""
+    return PRICES[preset] * _error_without(splats, worth) / len(splats)
+
+
+def _error_without(splats: Splats, worth: NDArray[np.float32]) -> float:
+    """Squared error of a picture without harmonics."""
     rows = splats.shN.reshape(len(splats), -1)
 
     def error(part: slice) -> float:
         energy = np.einsum("nd,nd->n", rows[part], rows[part], dtype=np.float64)
         return float(energy @ worth[part])
 
-    return PRICES[preset] * sum(in_threads(error, chunks(len(splats), ROWS))) / len(splats)
+    return sum(in_threads(error, chunks(len(splats), ROWS)))
+
+
+def trusted(splats: Splats, worth: NDArray[np.float32]) -> NDArray[np.float32]:  # [N] -> [N]
+    """What is made of worth: to the power of TRUST, at the same error without harmonics."""
+    found = worth**TRUST
+    error, before = _error_without(splats, found), _error_without(splats, worth)
+    return found * np.float32(before / error) if error > 0 and before > 0 else worth
 
 
 def palettes_of(
@@ -87,7 +116,8 @@ def palettes_of(
 ) -> Palettes:
     """Of the scene's harmonics, at any price."""
     rows = splats.shN.reshape(len(splats), splats.shN.shape[1] * splats.shN.shape[2])
-    return Palettes(rows, options.palette_size, options.seed, weights=worth, device=device)
+    weights = trusted(splats, worth)
+    return Palettes(rows, options.palette_size, options.seed, weights=weights, device=device)
 
 
 def code_harmonics(
@@ -112,7 +142,15 @@ def code_harmonics(
     labels, used = _only_used(palette.labels)
     indices = book.encode(palette.entries[used])  # [P, 3K]
     pixels = indices.reshape(len(used), 3, -1).transpose(0, 2, 1)  # entry, coefficient, channel
-    return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree, palette.own)
+    octave = _octaves(splats, worth, price) if palette.own else None
+    return Harmonics(labels, np.ascontiguousarray(pixels), book, splats.degree, palette.own, octave)
+
+
+def _octaves(splats: Splats, worth: NDArray[np.float32], price: float) -> NDArray[np.int64] | None:
+    """Of the step of each splat's own entry; None where no step is better than another."""
+    peak = max(float(np.abs(splats.shN[part]).max()) for part in chunks(len(splats)))
+    weights = trusted(splats, worth).astype(np.float64)
+    return step_octaves(peak, weights, price)[1] if peak > 0 and weights.any() else None
 
 
 def _only_used(labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

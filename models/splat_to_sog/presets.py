@@ -48,6 +48,15 @@ WITH_HARMONICS: Mapping[Preset, Plan] = {
 """Of scenes with harmonics, which hold most of what is stored and lost: they set the price
 (`harmonics.harmonics_price`), and no loss is measured."""
 
+FEW_WITH_HARMONICS: Mapping[Preset, Plan] = {
+    "quality": Plan(loss_db=0.0, classes=1, turns=1, span=256, effort=FAST),
+    "small": Plan(loss_db=0.0, classes=1, turns=1, span=512, effort=FAST),
+    "tiny": Plan(loss_db=0.0, classes=1, turns=1, span=512, effort=FAST),
+}
+"""Of those with so few splats that each may have a palette entry of its own: runs are for the
+entries then (`Harmonics.in_runs`), and one step of the rest for all splats is 0.4 to 0.7 dB better
+than four at the same bytes."""
+
 FINEST = math.exp(-80.0)
 """A price at which every step is the smallest there is."""
 

@@ -63,7 +63,9 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
     """At most `count` classes by k-means over the logarithms of worth, deterministic.
 
     A class wastes half the logarithm of (arithmetic mean / geometric mean) of its worths, in bits a
-    number, which k-means makes small.
+    number, which k-means makes small. Its worth is the arithmetic mean where it is the only one:
+    the error of one step for all. In each of several that mean hangs on a few splats whose worth is
+    an upper bound, and halfway to the geometric mean is 1 to 2 % smaller at the same PSNR.
     """
     n = len(importance)
     count = min(CLASSES if count is None else count, max(1, n // MIN_CLASS))
@@ -75,7 +77,7 @@ def classify(importance: Importance, count: int | None = None) -> Classes:
         value = np.maximum(importance.worth[name][rows], LEAST_WORTH)
         mean = np.bincount(of[rows], value) / members
         middle = np.exp(np.bincount(of[rows], np.log(value)) / members)
-        worth[name] = np.sqrt(mean * middle)
+        worth[name] = mean if count == 1 else np.sqrt(mean * middle)
     return Classes(of, worth)
 
 

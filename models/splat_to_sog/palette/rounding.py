@@ -39,6 +39,22 @@ def round_entries(entries: Float32, served: Float64, price: float, device: str =
     return rounded(entries, served, price, device)[0]
 
 
+def step_octaves(
+    span: float,  # largest absolute value of all entries
+    served: Float64,  # [P] >= 0, as for `rounded`
+    price: float,
+) -> tuple[float, NDArray[np.int64]]:
+    """(base, octave [P]): an entry's values are rounded to multiples of base x 2^octave."""
+    want = EARLY * np.sqrt(6 * price / (math.log(2) * _positive(served)))
+    base = max(float(np.quantile(want, FINEST_SHARE)), span / HALF_LEVELS)
+    octave = np.rint(np.log2(np.maximum(want / base, 1))).clip(0, COARSEST)
+    return base, octave.astype(np.int64)
+
+
+def _positive(served: Float64) -> Float64:
+    return np.maximum(served, 1e-6 * float(served.mean()))
+
+
 def rounded(
     entries: Float32,  # [P, 3K] channel-major, as f_rest is
     served: Float64,  # [P] >= 0: summed weight of the rows that an entry stands for
@@ -50,10 +66,8 @@ def rounded(
     span = float(peaks.max())
     if span == 0:
         return entries.copy(), 0.0
-    served = np.maximum(served, 1e-6 * float(served.mean()))
-    want = EARLY * np.sqrt(6 * price / (math.log(2) * served))
-    base = max(float(np.quantile(want, FINEST_SHARE)), span / HALF_LEVELS)
-    octave = np.rint(np.log2(np.maximum(want / base, 1))).clip(0, COARSEST).astype(np.int64)
+    served = _positive(served)
+    base, octave = step_octaves(span, served, price)
     octaves, group = np.unique(octave, return_inverse=True)
     step = base * np.exp2(octaves)
     bill = (price / (served * step[group] ** 2)).astype(np.float32)  # squared steps per bit

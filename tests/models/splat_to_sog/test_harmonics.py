@@ -7,9 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.splat_to_sog.harmonics import PRICES, code_harmonics, harmonics_price
+from models.splat_to_sog.harmonics import (
+    PRICES,
+    TRUST,
+    code_harmonics,
+    harmonics_price,
+    trusted,
+)
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.splats import Splats
+from models.splat_to_sog.webp import ENTRIES, encode_webp
 
 
 def scene(rng, n: int, degree: int = 3) -> Splats:
@@ -68,7 +75,7 @@ def test_a_target_pays_the_price_it_is_given(rng, worth) -> None:
     splats = scene(rng, 3000)
     exact = coded(splats, worth, price=1e-15, target_psnr=60.0)
     # What is left: 241 values over the whole span of the entries.
-    assert loss(splats, worth, exact) < 0.05 * loss(splats, worth, coded(splats, worth))
+    assert loss(splats, worth, exact) < 0.1 * loss(splats, worth, coded(splats, worth))
 
 
 def test_decoded_are_the_entries_that_the_labels_name(rng, worth) -> None:
@@ -113,3 +120,62 @@ def test_a_shared_palette_keeps_its_order(rng, worth) -> None:
     harmonics = coded(scene(rng, 3000), worth, preset="tiny", palette_size=200)
     assert not harmonics.own
     assert harmonics.along(rng.permutation(3000)) is harmonics
+
+
+def test_trusted_worth_differs_less_and_means_the_same_error(rng, worth) -> None:
+    splats = scene(rng, 3000)
+    found = trusted(splats, worth).astype(np.float64)
+    energy = (splats.shN.astype(np.float64) ** 2).sum((1, 2))
+    assert found @ energy == pytest.approx(worth @ energy, rel=1e-5)
+    expected = TRUST * np.diff(np.log(worth.astype(np.float64)))
+    np.testing.assert_allclose(np.diff(np.log(found)), expected, atol=1e-5)  # float32
+
+
+def test_harmonics_that_are_all_zero_have_a_trusted_worth(rng, worth) -> None:
+    black = replace(scene(rng, 3000), shN=np.zeros((3000, 3, 15), np.float32))
+    np.testing.assert_array_equal(trusted(black, worth), worth)
+
+
+def test_own_entries_of_one_step_follow_each_other(rng, worth) -> None:
+    splats = scene(rng, 3000)
+    harmonics = coded(splats, worth)
+    order = rng.permutation(3000)
+    runs = harmonics.in_runs(order)
+    assert np.array_equal(np.sort(runs), np.arange(3000))
+    place = np.argsort(order)
+    octave = harmonics.octave
+    assert octave is not None and len(np.unique(octave)) > 2
+    for each in np.unique(octave):
+        of = octave[runs] == each
+        assert np.diff(np.flatnonzero(of)).max(initial=1) == 1  # one run
+        assert (np.diff(place[runs[of]]) > 0).all()  # in the order given
+    # What is worth less has the coarser step.
+    assert worth[octave == octave.max()].max() <= worth[octave == octave.min()].min()
+
+
+def test_the_octave_is_that_of_the_steps_an_entry_is_stored_in(rng, worth) -> None:
+    """Of entries in coarse steps fewer values are seen."""
+    splats = scene(rng, 3000)
+    harmonics = coded(splats, worth)
+    seen = [
+        len(np.unique(harmonics.decoded()[harmonics.octave == each]))
+        for each in np.unique(harmonics.octave)
+        if (harmonics.octave == each).sum() > 100
+    ]
+    assert len(seen) > 2
+    assert all(fine > 1.2 * coarse for fine, coarse in zip(seen, seen[1:], strict=False))
+
+
+def test_runs_make_own_entries_smaller(rng, worth) -> None:
+    splats = scene(rng, 3000)
+    harmonics = coded(splats, worth)
+    order = rng.permutation(3000)
+    mixed = encode_webp(harmonics.along(order).palette_texture(), ENTRIES)
+    in_runs = encode_webp(harmonics.along(harmonics.in_runs(order)).palette_texture(), ENTRIES)
+    assert len(in_runs) < 0.97 * len(mixed)
+
+
+def test_a_shared_palette_needs_no_runs(rng, worth) -> None:
+    harmonics = coded(scene(rng, 3000), worth, preset="tiny", palette_size=200)
+    order = rng.permutation(3000)
+    assert harmonics.in_runs(order) is order

@@ -66,14 +66,32 @@ def test_a_small_scene_is_one_class(rng, n: int) -> None:
     assert classes.count == 1 and (classes.of == 0).all() and len(classes.of) == n
 
 
-def test_the_worth_of_a_class_lies_between_its_two_means(rng) -> None:
-    worth = drawn(rng, 3000)
-    classes = classify(worth, 1)
+def test_the_worth_of_one_of_several_classes_lies_between_its_two_means(rng) -> None:
+    worth = drawn(rng, 3 * MIN_CLASS)
+    classes = classify(worth, 2)
     for name in ATTRIBUTES:
-        own = worth.worth[name].astype(np.float64)
-        assert classes.worth[name][0] == pytest.approx(
-            math.sqrt(own.mean() * np.exp(np.log(own).mean())), rel=1e-6
-        )
+        for c in range(2):
+            own = worth.worth[name][classes.of == c].astype(np.float64)
+            assert classes.worth[name][c] == pytest.approx(
+                math.sqrt(own.mean() * np.exp(np.log(own).mean())), rel=1e-6
+            )
+
+
+def test_of_all_steps_for_one_class_its_own_loses_least_with_bits_counted(rng) -> None:
+    """One step d for all: error worth d^2 / 12 summed, a bit a number for each halving of d."""
+    worth = drawn(rng, 3000)
+    price = 1e-7
+    steps = classify(worth, 1).steps(price)
+
+    def cost(name: str, step: float) -> float:
+        error = float(worth.worth[name].astype(np.float64).sum()) * step**2 / 12
+        return error - len(worth) * price * math.log2(step)
+
+    for name in ATTRIBUTES:
+        best = float(steps[name][0])
+        limit = MAX_STEP.get(name, math.inf)
+        assert cost(name, best) < cost(name, best * 0.9)
+        assert best == limit or cost(name, best) < cost(name, best * 1.1)
 
 
 def test_splats_of_no_worth_at_all_are_classified(rng) -> None:
