@@ -23,11 +23,11 @@ if [ -n "${PIP_CONFIG_FILE:-}" ]; then
 else
     echo "[global]" >"$work/pip.conf"
     [ -z "${SSL_CERT_FILE:-}" ] || echo "cert = /run/secrets/certificates" >>"$work/pip.conf"
-    [ -z "${WHEELS:-}" ] || printf 'no-index = true\nfind-links = /run/wheels\n' >>"$work/pip.conf"
+    [ -z "${WHEELS:-}" ] || printf 'no-index = true\nfind-links = /run/wheelhouse\n' >>"$work/pip.conf"
 fi
 set -- --secret id=pip.conf,src="$work/pip.conf" "$@"
 [ -z "${SSL_CERT_FILE:-}" ] || set -- --secret id=certificates,src="$SSL_CERT_FILE" "$@"
-[ -z "${WHEELS:-}" ] || set -- --volume "$WHEELS:/run/wheels:ro" "$@"
+[ -z "${WHEELS:-}" ] || set -- --volume "$WHEELS:/run/wheelhouse:ro" "$@"
 
 # --format docker: the other one has no place for a HEALTHCHECK.
 buildah build --isolation chroot --network host --format docker --file Dockerfile.gpu \
