@@ -164,7 +164,7 @@ def _bodies(part: View, section: Section, faults: list[str]) -> list[Body]:
     """The containers that follow each other in a section, unread."""
     bodies: list[Body] = []
     base, at = section.offset, 0
-    while at < len(part) and len(faults) < MOST_FAULTS:
+    while at < len(part) and len(faults) < MOST_FAULTS and len(bodies) < MOST_ENTRIES:
         begin = _next_magic(part, at, base)
         if begin - at > MOST_PADDING or part.read(at, begin - at).strip(b"\0"):
             faults.append(f"damaged: no container at {base + at} in {section.name}")
@@ -185,7 +185,7 @@ def _scan(view: View, faults: list[str]) -> list[Body]:
     """The containers of a file without a section table: wherever one begins."""
     bodies: list[Body] = []
     at = _next_magic(view, 0, 0)
-    while at < len(view) and len(faults) < MOST_FAULTS:
+    while at < len(view) and len(faults) < MOST_FAULTS and len(bodies) < MOST_ENTRIES:
         step = 4
         try:
             body = _body(view, at)
@@ -218,11 +218,13 @@ def _containers(bodies: Sequence[Body], faults: list[str]) -> list[Container]:
     done: dict[int, list[Entry]] = {}
     count = len(bodies)
     while walks and len(faults) < MOST_FAULTS:
-        if count > MOST_ENTRIES:
+        if count >= MOST_ENTRIES:
             faults.append(f"damaged: more than {MOST_ENTRIES} entries")
             break
         count += len(walks)
         for index, walk in list(walks.items()):
+            if len(faults) >= MOST_FAULTS:
+                break
             try:
                 next(walk)
                 continue

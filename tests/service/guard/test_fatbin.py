@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.guard.fatbin import MOST_FAULTS, Code, Kind, read_file
+from service.guard import fatbin
+from service.guard.elf import mapped, sections
+from service.guard.fatbin import MAGIC, MOST_FAULTS, Code, Kind, read_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLD = json.loads((FIXTURES / "cuobjdump.json").read_text())
@@ -172,6 +174,53 @@ def test_an_entry_of_a_kind_not_met_yet_is_kept_and_not_taken_for_code(
 
 def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
     assert "No such file" in read_file(tmp_path / "a.so").faults[0]
+
+
+def elf_of(device_code: bytes) -> bytes:
+    """An ELF file without sections that holds these bytes at offset 64."""
+    return b"\x7fELF\x02\x01" + bytes(58) + device_code
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        struct.pack("<IHHQ", MAGIC, 1, 16, 2**40),  # longer than the file
+        struct.pack("<IHHQQQ", MAGIC, 1, 16, 16, 0, 0),  # entries shorter than their header
+    ],
+)
+def test_a_file_of_nothing_but_damage_is_left_after_a_few_faults(
+    tmp_path: Path, container: bytes
+) -> None:
+    file = tmp_path / "a.so"
+    file.write_bytes(elf_of(container * 1000))
+    read = read_file(file)
+    assert read.containers == ()
+    assert 0 < len(read.faults) <= MOST_FAULTS
+
+
+def test_a_file_of_endless_entries_is_left(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fatbin, "MOST_ENTRIES", 4)
+    read = read_file(compiled / "every.so")
+    assert read.faults == ("damaged: more than 4 entries",)
+
+
+def test_sections_that_overlap_are_damage(compiled: Path, tmp_path: Path) -> None:
+    """A table that names the same megabyte a thousand times must not be read a thousand times."""
+    data = bytearray((compiled / "hole.so").read_bytes())
+    with mapped(compiled / "hole.so") as view:
+        (device,) = [item for item in sections(view) or [] if item.name == ".nv_fatbin"]
+    (table_at,) = struct.unpack_from("<Q", data, 0x28)
+    (count,) = struct.unpack_from("<H", data, 0x3C)
+    headers = range(table_at, table_at + 64 * count, 64)
+    places = [struct.unpack_from("<Q", data, at + 24)[0] for at in headers]
+    original = data[headers[places.index(device.offset)] :][:64]
+    for at in headers[1:-1]:
+        data[at : at + 64] = original
+    file = tmp_path / "a.so"
+    file.write_bytes(data)
+    assert read_file(file).faults == ("damaged: its sections of device code overlap",)
 
 
 @settings(max_examples=150, deadline=None)
