@@ -87,7 +87,7 @@ def check_start(
         audit = audit_environment(environment, cache or default_cache(environment))
         judged = list(_judge(audit, targets))
         refused = refused_packages(judged)
-        findings += softened(judged, keep_essential="cuda" in devices)
+        findings += softened(judged, keep_essential=True)
     if devices == "auto" and any(item.severity is Severity.FATAL for item in findings):
         findings = softened(findings, keep_essential=False)
         targets = []

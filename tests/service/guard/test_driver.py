@@ -267,6 +267,23 @@ def test_a_gpu_that_torch_cannot_use_is_refused_or_left_alone_as_set(cuda_12: An
     assert any("(everything runs on the CPU)" in item.message for item in found)
 
 
+def test_a_torch_without_code_for_the_gpu(fake_environment: Any) -> None:
+    env = fake_environment
+    env.install("torch", "2.8.0", {"torch/version.py": b"cuda = None\n", "torch/lib/x.so": b""})
+    env.install("xformers", "0.0.32.post2")
+    host = machine(A10G, (12, 8), "570.86.15")
+    asked, _ = check_start(env.read(), host, devices="cuda:0", cache=env.root / "cache")
+    severity = {item.subject: item.severity for item in asked if item.check == "A4"}
+    # Without xformers another attention serves; without torch nothing does.
+    assert severity == {
+        "torch 2.8.0": Severity.FATAL,
+        "xformers 0.0.32.post2": Severity.WARNING,
+    }
+    found, choices = check_start(env.read(), host, cache=env.root / "cache")
+    assert {item.severity for item in found if item.check == "A4"} == {Severity.WARNING}
+    assert choices.device == "cpu"
+
+
 def test_environment_traps() -> None:
     traps = {
         "CUDA_FORCE_PTX_JIT": "1",

@@ -24,6 +24,7 @@ def test_torch_replaced_after_locking(fake_environment: Any) -> None:
     env.install("torch", "2.9.1")
     env.install("numpy", "2.2.6")
     env.install("late-comer", "1.2", requires=("torch>=2.9",))
+    env.install("innocent", "3.4", requires=("torch>=2.0",))
     lock = env.lock(numpy="2.2.6", torch="2.8.0")
     (finding,) = faults(check_lock(env.read(), lock))
     assert (finding.check, finding.severity) == ("L1", Severity.FATAL)
