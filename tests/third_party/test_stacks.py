@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STACKS = ROOT / "third_party" / "stacks"
 NAMES = ("sm_75", "sm_86", "sm_120")
+ALL = ("cpu", *NAMES)
 PINNED = re.compile(r"([a-z0-9-]+(?:\[[a-z,]+\])?)==([^ ]+)(?: ; [^\\]+)? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
@@ -31,14 +32,14 @@ def lock(name: str) -> dict[str, tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_package_has_hashes(name: str) -> None:
     packages = lock(name)
-    assert len(packages) > 80
+    assert len(packages) > 50
     assert [package for package, (_, hashes) in packages.items() if not hashes] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_no_line_names_a_host_or_a_folder_of_a_machine(name: str) -> None:
     for suffix in (".lock", ".in"):
         text = (STACKS / f"{name}{suffix}").read_text()
