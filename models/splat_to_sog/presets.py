@@ -42,8 +42,8 @@ PLANS: Mapping[Preset, Plan] = {
 
 WITH_HARMONICS: Mapping[Preset, Plan] = {
     "quality": Plan(loss_db=0.0, classes=1, turns=1, span=0, effort=FAST),
-    "small": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
-    "tiny": Plan(loss_db=0.0, classes=8, turns=1, span=512, effort=FAST),
+    "small": Plan(loss_db=0.0, classes=2, turns=1, span=512, effort=FAST),
+    "tiny": Plan(loss_db=0.0, classes=2, turns=1, span=512, effort=FAST),
 }
 """Of scenes with harmonics, which hold most of what is stored and lost: they set the price
 (`harmonics.harmonics_price`), and no loss is measured."""
