@@ -1,0 +1,1 @@
+"""Parts of networks: sparse tensors, convolution, attention, blocks, samplers. Needs PyTorch."""

@@ -1,0 +1,68 @@
+"""Lengths of sequences that lie one after the other in one tensor, and where each begins.
+
+Knows nothing of what the rows mean: tokens of a batch item, of a window, of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Segments:
+    """S sequences packed along the first axis: rows of one are contiguous, in order.
+
+    Made once and shared by every layer that attends over the same rows: offsets on a device are
+    computed on the first use there and kept, so that no layer waits for a copy to the GPU.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = tuple(int(length) for length in lengths)
+        if any(length < 0 for length in self.lengths):
+            raise ValueError(f"lengths are {self.lengths}: none may be negative")
+        self._offsets: dict[torch.device, Tensor] = {}
+
+    @classmethod
+    def of(cls, lengths: Segments | Sequence[int]) -> Segments:
+        return lengths if isinstance(lengths, Segments) else cls(lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"Segments({list(self.lengths)})"
+
+    @cached_property
+    def total(self) -> int:
+        """Rows of all sequences together."""
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def shortest(self) -> int:
+        return min(self.lengths, default=0)
+
+    @property
+    def uniform(self) -> bool:
+        """True when all are of one length: the packed tensor is then a dense batch."""
+        return self.longest == self.shortest
+
+    def slices(self) -> Iterator[slice]:
+        start = 0
+        for length in self.lengths:
+            yield slice(start, start + length)
+            start += length
+
+    def offsets(
+        self, device: torch.device
+    ) -> Tensor:  # int32 [S + 1], on `device`; row where each begins, then the total
+        if device not in self._offsets:
+            lengths = torch.tensor((0, *self.lengths), dtype=torch.int64)
+            self._offsets[device] = lengths.cumsum(0).to(device=device, dtype=torch.int32)
+        return self._offsets[device]
