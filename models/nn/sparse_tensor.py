@@ -99,7 +99,7 @@ class SparseTensor:
         return SparseTensor.on(feats, self.sites, self.finer)
 
     def to(self, target: torch.dtype | torch.device | str) -> SparseTensor:
-        """Another dtype on the same sites, or another device: new sites, nothing cached or pooled."""
+        """Another dtype on the same sites, or another device: there nothing is cached or pooled."""
         if isinstance(target, torch.dtype):
             return self if target == self.dtype else self.replace(self.feats.to(target))
         if torch.device(target) == self.device:
