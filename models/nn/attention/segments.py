@@ -5,11 +5,14 @@ Knows nothing of what the rows mean: tokens of a batch item, of a window, of an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Segments:
@@ -23,7 +26,7 @@ class Segments:
         self.lengths = tuple(int(length) for length in lengths)
         if any(length < 0 for length in self.lengths):
             raise ValueError(f"lengths are {self.lengths}: none may be negative")
-        self._offsets: dict[torch.device, Tensor] = {}
+        self._cache: dict[Hashable, object] = {}
 
     @classmethod
     def of(cls, lengths: Segments | Sequence[int]) -> Segments:
@@ -59,10 +62,17 @@ class Segments:
             yield slice(start, start + length)
             start += length
 
-    def offsets(
-        self, device: torch.device
-    ) -> Tensor:  # int32 [S + 1], on `device`; row where each begins, then the total
-        if device not in self._offsets:
+    def cached(self, key: Hashable, build: Callable[[], T]) -> T:
+        """The value under `key`, built on first use. Start `key` with the name of what it is."""
+        if key not in self._cache:
+            self._cache[key] = build()
+        return cast(T, self._cache[key])
+
+    def offsets(self, device: torch.device) -> Tensor:  # int32 [S + 1], on `device`
+        """The row where each sequence begins, then the total."""
+
+        def build() -> Tensor:
             lengths = torch.tensor((0, *self.lengths), dtype=torch.int64)
-            self._offsets[device] = lengths.cumsum(0).to(device=device, dtype=torch.int32)
-        return self._offsets[device]
+            return lengths.cumsum(0).to(device=device, dtype=torch.int32)
+
+        return self.cached(("offsets", device), build)
