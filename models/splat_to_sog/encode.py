@@ -95,7 +95,7 @@ def encode(
         price, made = fit_psnr(coder.seen, options.target_psnr, coder.prediction.psnr_db)
         coder.adopt(made)
     elif splats.degree:
-        price = harmonics_price(splats, coder.columns.importance.worth["colour"], options.preset)
+        price = harmonics_price(splats, coder.columns.importance.worth["colour"], plan.share)
     elif plan.loss_db:
         finest = coder.seen(FINEST)
         loss_db = (

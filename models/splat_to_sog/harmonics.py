@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from models.splat_to_sog import layout
 from models.splat_to_sog.codebook import Codebook, build_codebook
-from models.splat_to_sog.options import Preset, SogOptions
+from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.palette import Palettes
 from models.splat_to_sog.palette.rounding import step_octaves
 from models.splat_to_sog.scratch import chunks
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage
 from models.splat_to_sog.threads import in_threads
-
-PRICES: dict[Preset, float] = {"quality": 7.05e-4, "small": 2e-3, "tiny": 5.3e-3}
-"""What a bit must save, as a share of the error of a mean splat without harmonics."""
 
 TRUST = 0.8
 """Exponent of what is made of worth: it is an estimate, and those said to be worth most are mostly
@@ -88,10 +85,10 @@ class Harmonics:
 def harmonics_price(
     splats: Splats,
     worth: NDArray[np.float32],  # [N] squared error of a picture per squared unit of a coefficient
-    preset: Preset,
+    share: float,
 ) -> float:
-    """Squared error that a bit must save: PRICES of the error of a mean splat without harmonics."""
-    return PRICES[preset] * _error_without(splats, worth) / len(splats)
+    """Squared error that a bit must save: this share of that of a mean splat without harmonics."""
+    return share * _error_without(splats, worth) / len(splats)
 
 
 def _error_without(splats: Splats, worth: NDArray[np.float32]) -> float:
@@ -133,11 +130,8 @@ def code_harmonics(
 ) -> Harmonics:
     """Palette and labels, in the order of the splats.
 
-    The palette's entries are in storing order and on few values: their codebook is exact. A preset
-    pays no less than `harmonics_price`.
+    The palette's entries are in storing order and on few values: their codebook is exact.
     """
-    if options.target_psnr is None and options.target_bytes is None:
-        price = max(price, harmonics_price(splats, worth, options.preset))
     palettes = palettes or palettes_of(splats, worth, options, device)
     palette = palettes.at(price, lambda fraction: on_stage("palette", fraction))
     book = build_codebook(palette.entries)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from models.splat_to_sog.harmonics import (
-    PRICES,
     TRUST,
     code_harmonics,
     harmonics_price,
     trusted,
 )
 from models.splat_to_sog.options import SogOptions
+from models.splat_to_sog.presets import FEW_WITH_HARMONICS
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.webp import ENTRIES, encode_webp
 
@@ -31,7 +31,10 @@ def scene(rng, n: int, degree: int = 3) -> Splats:
     )
 
 
-def coded(splats, worth, price=0.0, **options):
+def coded(splats, worth, price=None, preset="quality", **options):
+    """At this price, or at that of the preset."""
+    if price is None:
+        price = harmonics_price(splats, worth, FEW_WITH_HARMONICS[preset].share)
     options = SogOptions(**options)
     return code_harmonics(splats, worth, price, options, "cpu", lambda stage, fraction: None)
 
@@ -49,17 +52,17 @@ def worth(rng):
 def test_price_is_a_share_of_the_mean_error_without_harmonics(rng, worth) -> None:
     splats = scene(rng, 3000)
     without = float(worth.astype(np.float64) @ (splats.shN.astype(np.float64) ** 2).sum((1, 2)))
-    price = harmonics_price(splats, worth, "small")
-    assert price == pytest.approx(PRICES["small"] * without / 3000, rel=1e-5)
+    price = harmonics_price(splats, worth, 2e-3)
+    assert price == pytest.approx(2e-3 * without / 3000, rel=1e-5)
 
 
 def test_price_follows_the_scale_of_scene_and_worth(rng, worth) -> None:
     """So that a preset's loss in dB of the harmonics' own picture is the same in every scene."""
     splats = scene(rng, 3000)
     louder = replace(splats, shN=splats.shN * np.float32(4))
-    plain = harmonics_price(splats, worth, "quality")
-    assert harmonics_price(louder, worth, "quality") == pytest.approx(16 * plain)
-    assert harmonics_price(splats, worth * 8, "quality") == pytest.approx(8 * plain)
+    plain = harmonics_price(splats, worth, 1e-3)
+    assert harmonics_price(louder, worth, 1e-3) == pytest.approx(16 * plain)
+    assert harmonics_price(splats, worth * 8, 1e-3) == pytest.approx(8 * plain)
 
 
 def test_smaller_presets_lose_more_and_store_less(rng, worth) -> None:
@@ -73,7 +76,7 @@ def test_smaller_presets_lose_more_and_store_less(rng, worth) -> None:
 
 def test_a_target_pays_the_price_it_is_given(rng, worth) -> None:
     splats = scene(rng, 3000)
-    exact = coded(splats, worth, price=1e-15, target_psnr=60.0)
+    exact = coded(splats, worth, price=1e-15)
     # What is left: 241 values over the whole span of the entries.
     assert loss(splats, worth, exact) < 0.1 * loss(splats, worth, coded(splats, worth))
 
@@ -95,7 +98,7 @@ def test_decoded_are_the_entries_that_the_labels_name(rng, worth) -> None:
 
 def test_own_entries_follow_their_splats(rng, worth) -> None:
     splats = scene(rng, 3000)
-    harmonics = coded(splats, worth, price=1e-12, target_psnr=60.0)
+    harmonics = coded(splats, worth, price=1e-12)
     order = rng.permutation(3000)
     along = harmonics.along(order)
     assert harmonics.own
@@ -106,7 +109,7 @@ def test_own_entries_follow_their_splats(rng, worth) -> None:
 def test_equal_splats_share_their_own_entry(rng) -> None:
     splats = scene(rng, 3000)
     twice = replace(splats, shN=splats.shN[rng.integers(0, 1500, 3000)])
-    harmonics = coded(twice, np.ones(3000, np.float32), price=1e-9, target_psnr=60.0)
+    harmonics = coded(twice, np.ones(3000, np.float32), price=1e-9)
     distinct = len(np.unique(twice.shN.reshape(3000, -1), axis=0))
     order = rng.permutation(3000)
     along = harmonics.along(order)
