@@ -45,6 +45,8 @@ def dense_backend(q: Tensor) -> Backend:
 
 def varlen_backend(q: Tensor) -> Backend:
     """For packed sequences "auto" is the first package that is installed and can compute here."""
+    if torch.compiler.is_compiling():
+        return sdpa
     asked = current_backends().attention
     if asked == "sdpa":
         return sdpa

@@ -6,7 +6,6 @@ Knows nothing of what the rows mean: tokens of a batch item, of a window, of an 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import cached_property
 from typing import TypeVar, cast
 
 import torch
@@ -20,12 +19,19 @@ class Segments:
 
     Made once and shared by every layer that attends over the same rows: offsets on a device are
     computed on the first use there and kept, so that no layer waits for a copy to the GPU.
+
+    total:   rows of all sequences together.
+    uniform: all are of one length: the packed tensor is a dense batch.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.lengths = tuple(int(length) for length in lengths)
         if any(length < 0 for length in self.lengths):
             raise ValueError(f"lengths are {self.lengths}: none may be negative")
+        self.total = sum(self.lengths)
+        self.longest = max(self.lengths, default=0)
+        self.shortest = min(self.lengths, default=0)
+        self.uniform = self.longest == self.shortest
         self._cache: dict[Hashable, object] = {}
 
     @classmethod
@@ -37,24 +43,6 @@ class Segments:
 
     def __repr__(self) -> str:
         return f"Segments({list(self.lengths)})"
-
-    @cached_property
-    def total(self) -> int:
-        """Rows of all sequences together."""
-        return sum(self.lengths)
-
-    @cached_property
-    def longest(self) -> int:
-        return max(self.lengths, default=0)
-
-    @cached_property
-    def shortest(self) -> int:
-        return min(self.lengths, default=0)
-
-    @property
-    def uniform(self) -> bool:
-        """True when all are of one length: the packed tensor is then a dense batch."""
-        return self.longest == self.shortest
 
     def slices(self) -> Iterator[slice]:
         start = 0

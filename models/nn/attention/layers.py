@@ -1,0 +1,134 @@
+"""Multi-head self- and cross-attention as modules, under the parameter names of the checkpoints.
+
+They know rows of tokens, dense or packed, and no coordinates; `SparseSelfAttention` takes those
+from its tensor. Self-attention projects with one `to_qkv`, cross-attention with `to_q` and `to_kv`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.nn.attention.functional import attend, attend_varlen
+from models.nn.attention.qk_norm import QKRMSNorm
+from models.nn.attention.segments import Segments
+from models.nn.attention.windows import Window, partition
+from models.nn.sparse_tensor import SparseTensor
+
+
+class SelfAttention(nn.Module):
+    """Every row attends to all rows of its item.
+
+    qk_rms_norm: normalise queries and keys head by head (`q_rms_norm`, `k_rms_norm`).
+    """
+
+    def __init__(self, channels: int, heads: int, *, qk_rms_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.q_rms_norm: QKRMSNorm | None = None
+        self.k_rms_norm: QKRMSNorm | None = None
+        if qk_rms_norm:
+            self.q_rms_norm = QKRMSNorm(heads, channels // heads)
+            self.k_rms_norm = QKRMSNorm(heads, channels // heads)
+        self.to_out = nn.Linear(channels, channels)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., C] -> queries, keys and values, each [..., H, D]."""
+        qkv = self.to_qkv(x).view(*x.shape[:-1], 3, self.heads, -1)
+        q, k, v = qkv.unbind(-3)
+        if self.q_rms_norm is not None and self.k_rms_norm is not None:
+            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        return q, k, v
+
+    def forward(
+        self,
+        x: Tensor,  # [B, L, C], or [N, C] with `rows`
+        rows: Segments | None = None,  # of a packed x: the rows of each item
+    ) -> Tensor:
+        q, k, v = self.project(x)
+        h = attend(q, k, v) if rows is None else attend_varlen(q, k, v, rows, rows)
+        out: Tensor = self.to_out(h.flatten(-2))
+        return out
+
+
+class SparseSelfAttention(SelfAttention):
+    """Every voxel attends to all voxels of its item, or of its window where one is given."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        qk_rms_norm: bool = False,
+        window: Window | None = None,
+    ) -> None:
+        super().__init__(channels, heads, qk_rms_norm=qk_rms_norm)
+        self.window = window
+
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        if self.window is None:
+            return x.replace(super().forward(x.feats, item_rows(x)))
+        place = partition(x.sites, self.window)
+        q, k, v = self.project(x.feats.index_select(0, place.order))
+        h = attend_varlen(q, k, v, place.windows, place.windows)
+        return x.replace(self.to_out(h.flatten(-2)).index_select(0, place.back))
+
+
+def item_rows(x: SparseTensor) -> Segments:
+    """The rows of each batch item, kept with the sites."""
+    return x.sites.cached("item_rows", lambda: Segments(x.counts))
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """A context as one cross-attention layer sees it, packed: made once, used at every step."""
+
+    k: Tensor  # [M, H, D]
+    v: Tensor  # [M, H, D]
+    rows: Segments  # of each item
+
+
+Context = Tensor | KeysValues
+"""Tokens of a context, [B, M, C'], or what a layer's `keys_values` made of them."""
+
+
+class CrossAttention(nn.Module):
+    """Every row attends to all tokens of its item's context."""
+
+    def __init__(self, channels: int, context_channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels)
+        self.to_kv = nn.Linear(context_channels, 2 * channels)
+        self.to_out = nn.Linear(channels, channels)
+
+    def keys_values(self, context: Tensor | Sequence[Tensor]) -> KeysValues:
+        """Project a context, [B, M, C'] or items [M_i, C'] of any lengths, for all steps to come.
+
+        A context of equal tokens, such as the zeros of an unconditional pass, weighs as one of
+        them: given a single token its result is the same and its attention is free.
+        """
+        lengths = [item.shape[0] for item in context]
+        tokens = context.flatten(0, 1) if isinstance(context, Tensor) else torch.cat([*context])
+        kv = self.to_kv(tokens).view(-1, 2, self.heads, self.to_q.out_features // self.heads)
+        k, v = kv.unbind(1)
+        return KeysValues(k, v, Segments(lengths))
+
+    def forward(
+        self,
+        x: Tensor,  # [B, L, C], or [N, C] with `rows`
+        context: Context,
+        rows: Segments | None = None,  # of a packed x: the rows of each item
+    ) -> Tensor:
+        kv = context if isinstance(context, KeysValues) else self.keys_values(context)
+        q = self.to_q(x).view(*x.shape[:-1], self.heads, -1)
+        if rows is None:
+            rows = Segments([x.shape[1]] * x.shape[0])
+            q = q.flatten(0, 1)
+        h = attend_varlen(q, kv.k, kv.v, rows, kv.rows)
+        out: Tensor = self.to_out(h.view(x.shape))
+        return out
