@@ -27,10 +27,10 @@ class Sites:
     """N coordinates, int32 [N, 4] of (b, x, y, z); rows of a batch item lie together, in order.
 
     batch_size: number of items, empty ones included, also at the end.
-    scale:      edge of a voxel here, in voxels of the finest grid (2 after one halving).
+    scale:      edge of a voxel here; 1 where a network begins, 2 after one halving.
     """
 
-    def __init__(self, coords: Tensor, batch_size: int, scale: int = 1) -> None:
+    def __init__(self, coords: Tensor, batch_size: int, scale: float = 1) -> None:
         self.coords = coords
         self.batch_size = batch_size
         self.scale = scale

@@ -21,7 +21,7 @@ class SparseTensor:
     coords: int32 [N, 4] of (b, x, y, z), values in [0, 2^15); rows of a batch item lie together,
             items ascend, each voxel once (checked when the first kernel map is built).
     batch_size: needed only where the last items are empty.
-    scale:  edge of a voxel, in voxels of the finest grid.
+    scale:  edge of a voxel; 1 where a network begins, 2 after one halving.
     finer:  sites this tensor was pooled from, the last pooling last; un-pooling returns there.
     """
 
@@ -31,7 +31,7 @@ class SparseTensor:
         coords: Tensor,  # int32 [N, 4]
         batch_size: int | None = None,
         *,
-        scale: int = 1,
+        scale: float = 1,
     ) -> None:
         items = check_coords(coords, batch_size)
         self._place(feats, Sites(coords, items, scale), ())
@@ -71,7 +71,7 @@ class SparseTensor:
         return self.sites.batch_size
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> float:
         return self.sites.scale
 
     @property
