@@ -37,7 +37,7 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, t: Tensor) -> Tensor:  # [B], in thousandths -> [B, C]
-        sinusoid = timestep_sinusoid(t, self.width).to(self.mlp[0].weight.dtype)
+        sinusoid = timestep_sinusoid(t, self.width).to(next(self.mlp.parameters()).dtype)
         embedding: Tensor = self.mlp(sinusoid)
         return embedding
 

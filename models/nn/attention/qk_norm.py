@@ -20,5 +20,5 @@ class QKRMSNorm(nn.Module):
         self.gain = width**0.5
 
     def forward(self, x: Tensor) -> Tensor:  # [..., H, D] -> [..., H, D]
-        unit: Tensor = F.normalize(x.float(), dim=-1)
-        return (unit * (self.gamma * self.gain)).to(x.dtype)
+        normed: Tensor = F.normalize(x.float(), dim=-1) * (self.gamma * self.gain)
+        return normed.to(x.dtype)
