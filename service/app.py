@@ -30,6 +30,7 @@ from service.http.openapi import PROBLEMS
 from service.http.parts import Parts, in_thread
 from service.jobs.queue import JobQueue
 from service.jobs.watch import JobWatcher
+from service.pipelines import PIPELINES, PipelineEntry
 from service.settings import Settings
 from service.storage.artifacts import ArtifactStore
 
@@ -55,10 +56,12 @@ def create_app(
     settings: Settings,
     *,
     make_queue: Callable[[Settings, ArtifactStore], JobQueue] = JobQueue,
+    table: tuple[PipelineEntry, ...] = PIPELINES,
 ) -> FastAPI:
     """The ASGI app. Nothing is opened before its lifespan begins.
 
     make_queue: a queue that is not open yet; tests bring their own
+    table:      the pipelines that can be asked for
     """
     metrics = RequestMetrics()
 
@@ -68,7 +71,7 @@ def create_app(
         queue = make_queue(settings, store)
         await in_thread(queue.open)
         watcher = JobWatcher(queue)
-        app.state.parts = Parts(settings, store, queue, watcher)
+        app.state.parts = Parts(settings, store, queue, watcher, pipelines=table)
         app.state.readiness = health.ReadinessProbe()
         collector = QueueCollector(queue)
         metrics.registry.register(collector)

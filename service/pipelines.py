@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from models.image_to_mesh.options import EmbeddedOptions
 from models.splat_to_sog.pipeline_options import SplatOptions
-from service.errors import InvalidOptions, NotFound
+from models.weights.store import Missing, missing
+from service.errors import InvalidOptions, NotFound, PipelineUnavailable
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class PipelineEntry:
     inputs:      (fewest, most) files
     media_types: what the inputs may be; the pipeline itself looks at the bytes
     needs:       what must be present beyond the base install, for humans; empty = runs anywhere
+    weights:     names in the catalogue of `models.weights`, without which it cannot run
     """
 
     name: str
@@ -40,10 +42,30 @@ class PipelineEntry:
     media_types: tuple[str, ...]
     artifacts: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+
+    def missing_weights(self) -> Missing | None:
+        """Which of its weights are not here, and the command that fetches them.
+
+        Asked anew each time: weights may come and go while a service runs.
+        """
+        return missing(self.weights)
 
     def unavailable_reason(self) -> str:
-        """Why this pipeline cannot run on this machine; empty when it can."""
-        return ""
+        """Why this pipeline cannot run on this machine, with what to do; empty when it can."""
+        lack = self.missing_weights()
+        return f"{lack}." if lack is not None else ""
+
+    def check_available(self) -> None:
+        """Raises PipelineUnavailable with the reason, and the command to run as its next step."""
+        lack = self.missing_weights()
+        if lack is None:
+            return
+        raise PipelineUnavailable(
+            f"Pipeline {self.name!r} cannot run here. {lack.reason}.",
+            next_step=f"Run `{lack.command}` on this machine; nothing has to be restarted.",
+            details={"pipeline": self.name, "command": lack.command},
+        )
 
 
 IMAGES = ("image/png", "image/jpeg", "image/webp")

@@ -74,6 +74,10 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _path_if_any(text: str) -> str:
+    return text and str(Path(text).expanduser())
+
+
 GIB = 2**30
 
 
@@ -95,6 +99,12 @@ class Settings:
         "",
         "Artifact store: file:///…, s3://bucket/prefix, gs://, az://; default: DATA_DIR/artifacts.",
         _text,
+    )
+    models_dir: str = _setting(
+        "",
+        "Folder of the networks' weights; default: meshpress/models in XDG_CACHE_HOME or ~/.cache. "
+        "/opt/ml/model and the Hugging Face cache are looked at too.",
+        _path_if_any,
     )
     devices: str = _setting(
         "auto",

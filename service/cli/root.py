@@ -17,13 +17,14 @@ from service import __version__
 from service.cli.convert import mesh, sog
 from service.cli.doctor import doctor
 from service.cli.jobs import jobs
+from service.cli.models import models
 from service.cli.serve import serve
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 @click.group(
-    commands=[mesh, sog, serve, jobs, doctor],
+    commands=[mesh, sog, serve, jobs, models, doctor],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="meshpress", message="%(prog)s %(version)s")

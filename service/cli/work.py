@@ -46,10 +46,11 @@ def run_here(work: Work, folder: Path, on_progress: OnProgress) -> Done:
     """Load the pipeline by its loader string and run it in this process.
 
     The first Ctrl-C (or SIGTERM) asks the pipeline to stop, the second stops at once. Raises
-    PipelineError, InvalidOptions.
+    PipelineError, InvalidOptions, PipelineUnavailable.
     """
     from service.pipelines import validate_options
 
+    work.entry.check_available()
     values = validate_options(work.entry, work.options)
     options = work.entry.options.model_validate(values)
     with _stop_requests() as stopped:

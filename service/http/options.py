@@ -34,13 +34,15 @@ class Wanted:
     given: frozenset[str]
 
 
-def read_wanted(task: str, sources: Mapping[str, Texts]) -> Wanted:
+def read_wanted(
+    task: str, sources: Mapping[str, Texts], table: tuple[PipelineEntry, ...]
+) -> Wanted:
     """The job that the sources ("query", "form", ...) ask for together.
 
     Raises NotFound for an unknown pipeline, InvalidOptions for everything else.
     """
     texts = _merge(sources)
-    entry = find_pipeline(task, _only(PIPELINE, texts.pop(PIPELINE, [])))
+    entry = find_pipeline(task, _only(PIPELINE, texts.pop(PIPELINE, [])), table)
     priority = _priority(_only(PRIORITY, texts.pop(PRIORITY, [])))
     properties = entry.options.model_json_schema()["properties"]
     options = {name: _typed(name, values, properties.get(name)) for name, values in texts.items()}

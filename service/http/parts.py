@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 
 from service.jobs.queue import JobQueue
 from service.jobs.watch import JobWatcher
+from service.pipelines import PIPELINES, PipelineEntry
 from service.settings import Settings
 from service.storage.artifacts import ArtifactStore
 
@@ -26,7 +27,8 @@ Result = TypeVar("Result")
 class Parts:
     """The running service's parts.
 
-    stopping: set when the process is asked to stop; waits and event streams end then
+    stopping:  set when the process is asked to stop; waits and event streams end then
+    pipelines: what can be asked for
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Parts:
     queue: JobQueue
     watcher: JobWatcher
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    pipelines: tuple[PipelineEntry, ...] = PIPELINES
 
 
 async def get_parts(request: Request) -> Parts:

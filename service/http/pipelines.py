@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service import __version__
+from service.http.parts import PartsOf, in_thread
 from service.http.schemas import Index, OptionView, PipelineList, PipelineView
-from service.pipelines import DEFAULT_PIPELINE, PIPELINES, PipelineEntry, describe_options
+from service.pipelines import DEFAULT_PIPELINE, PipelineEntry, describe_options
 
 router = APIRouter(tags=["service"])
 
@@ -30,9 +31,10 @@ async def get_index() -> Index:
 
 
 @router.get("/v1/pipelines", summary="Pipelines and their options")
-async def list_pipelines() -> PipelineList:
+async def list_pipelines(parts: PartsOf) -> PipelineList:
     """Names, inputs, options with ranges and defaults, and whether each can run here."""
-    return PipelineList(pipelines=[view_pipeline(entry) for entry in PIPELINES])
+    views = await in_thread(lambda: [view_pipeline(entry) for entry in parts.pipelines])
+    return PipelineList(pipelines=views)
 
 
 def view_pipeline(entry: PipelineEntry) -> PipelineView:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from service.errors import InvalidRequest, InvalidUpload, PipelineUnavailable
+from service.errors import InvalidRequest, InvalidUpload
 from service.http.body import UploadRules, check_headers, is_form
 from service.http.filetypes import TASK_ACCEPTS, TASK_KINDS, task_of
 from service.http.options import Texts, Wanted, read_wanted
@@ -18,7 +18,6 @@ from service.http.parts import Parts, in_thread
 from service.http.problems import shown
 from service.http.uploads import Upload, receive_upload
 from service.jobs.records import Job, NewJob, Step
-from service.pipelines import PIPELINES
 
 LONGEST_KEY = 255
 
@@ -44,7 +43,8 @@ async def submit(
     attributes: options from a header, beside the query and the form
     adjust:     a last word on what is wanted, called as soon as that is known
 
-    Raises InvalidRequest and its kin, NotFound, QueueFull, NotReady, InsufficientStorage.
+    Raises InvalidRequest and its kin, NotFound, PipelineUnavailable, QueueFull, NotReady,
+    InsufficientStorage.
     """
     # 1. What the headers and the query say, before a byte of the body is read.
     key = idempotency_key(request)
@@ -56,13 +56,14 @@ async def submit(
     check_headers(request, parts.store, rules)
     wanted = None
     if len(tasks) == 1 and not is_form(request):
-        wanted = adjust(read_wanted(tasks[0], sources))
+        wanted = adjust(read_wanted(tasks[0], sources, parts.pipelines))
+        await in_thread(wanted.entry.check_available)
 
     # 2. The body: files into the store, a form's fields beside the query.
     upload = await receive_upload(request, parts.store, rules)
     if wanted is None:
         sources["form"] = upload.fields
-        wanted = adjust(read_wanted(_task(upload), sources))
+        wanted = adjust(read_wanted(_task(upload), sources, parts.pipelines))
 
     # 3. The job.
     return await enqueue(parts, wanted, upload, key)
@@ -71,11 +72,7 @@ async def submit(
 async def enqueue(parts: Parts, wanted: Wanted, upload: Upload, key: str | None) -> Submitted:
     """Queue a job for files that are in the store."""
     check_file_count(wanted, len(upload.files))
-    if reason := wanted.entry.unavailable_reason():
-        raise PipelineUnavailable(
-            f"Pipeline {wanted.entry.name!r} cannot run here: {reason}",
-            next_step="GET /v1/pipelines lists what is available.",
-        )
+    await in_thread(wanted.entry.check_available)
     step = Step(wanted.entry.name, wanted.entry.task, wanted.options)
     new = NewJob(wanted.entry.task, (step,), upload.files, wanted.priority, key)
     return Submitted(*await in_thread(parts.queue.submit, new))
@@ -91,7 +88,7 @@ def _task(upload: Upload) -> str:
 
 def rules_for(parts: Parts, *tasks: str) -> UploadRules:
     """What a request for these tasks may carry."""
-    entries = [entry for entry in PIPELINES if entry.task in tasks]
+    entries = [entry for entry in parts.pipelines if entry.task in tasks]
     settings = parts.settings
     return UploadRules(
         kinds=tuple(kind for task in tasks for kind in TASK_KINDS[task]),

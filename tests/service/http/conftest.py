@@ -29,6 +29,7 @@ from service.http.server import Server
 from service.jobs.queue import JobQueue, new_job_id
 from service.jobs.records import Attempt, Job, NewJob, Progress, StoredFile, WorkerStatus
 from service.jobs.states import JobState
+from service.pipelines import PIPELINES, PipelineEntry
 from service.settings import Settings, read_settings
 from service.storage.artifacts import ArtifactStore
 
@@ -195,11 +196,12 @@ def start_api() -> Callable[..., Api]:
         *,
         real_queue: bool = False,
         protocol: type[LimitedProtocol] = LimitedProtocol,
+        table: tuple[PipelineEntry, ...] = PIPELINES,
         **settings: Any,
     ) -> Api:
         chosen = read_settings({}, data_dir=data_dir, **{"min_free_bytes": 0} | settings)
         queue_type: Any = JobQueue if real_queue else FakeQueue
-        app = create_app(chosen, make_queue=queue_type)
+        app = create_app(chosen, make_queue=queue_type, table=table)
         listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
             app, http=protocol, ws="none", log_config=None, timeout_graceful_shutdown=5

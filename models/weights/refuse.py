@@ -1,0 +1,31 @@
+"""What is not fetched, whatever the hub offers: pickles, and licences nobody has accepted.
+
+Knows the catalogue alone, so it can say no before anything is asked.
+"""
+
+from __future__ import annotations
+
+from models.context import Unavailable
+from models.weights.catalogue import WeightEntry
+
+
+def refuse_pickles(entry: WeightEntry) -> None:
+    """Raises Unavailable: loading a pickle runs whatever code is in it."""
+    if pickles := [file.pickled_as for file in entry.files if file.pickled_as]:
+        raise Unavailable(
+            f"{entry.name} is published as pickles only: {', '.join(pickles)}. Loading a pickle "
+            "runs the code in it; meshpress takes safetensors.",
+            code="weights_pickled",
+            next_step="Convert the files once, where they can do no harm: docs/models.md says how.",
+        )
+
+
+def refuse_licence(entry: WeightEntry, accepted: bool) -> None:
+    """Raises Unavailable for a licence that restricts the use and was not accepted."""
+    if not entry.licence.permissive and not accepted:
+        raise Unavailable(
+            f"{entry.name} is under the {entry.licence.name}, which restricts its use: "
+            f"{entry.licence.link}",
+            code="weights_licence",
+            next_step="Read it; --accept-licence says that you accept it.",
+        )

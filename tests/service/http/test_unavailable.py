@@ -1,0 +1,108 @@
+"""A pipeline whose weights are not here: listed as such, refused with the command, used later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.weights.catalogue import find_entries
+from service.pipelines import PIPELINES, find_pipeline
+
+COMMAND = "meshpress models pull trellis-image-large dinov2-large-registers"
+WEIGHTS = ("trellis-image-large", "dinov2-large-registers")
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 24
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def api(serve: Callable, models_dir: Path):
+    """The usual pipelines and one, `weighty`, that needs weights."""
+    weighty = replace(find_pipeline("mesh"), name="weighty", weights=WEIGHTS)
+    return serve(table=(*PIPELINES, weighty))
+
+
+def provide(models_dir: Path) -> None:
+    """Files of the right names and sizes; those of unknown size hold an empty set of tensors."""
+    for entry in find_entries(WEIGHTS):
+        for file in entry.files:
+            path = models_dir / entry.name / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"\x02" + b"\0" * 7 + b"{}")
+            if file.size_bytes:
+                with path.open("r+b") as sparse:
+                    sparse.truncate(file.size_bytes)
+
+
+def listed(api, name: str) -> dict:
+    rows = api.client.get("/v1/pipelines").json()["pipelines"]
+    return next(row for row in rows if row["name"] == name)
+
+
+def test_the_list_says_what_is_missing_and_what_fetches_it(api, models_dir) -> None:
+    row = listed(api, "weighty")
+    assert row["available"] is False
+    assert row["reason"] == (
+        f"Weights are not in {models_dir}: trellis-image-large, dinov2-large-registers. "
+        f"Run `{COMMAND}`."
+    )
+    assert listed(api, "embedded")["available"] is True
+    assert listed(api, "embedded")["reason"] == ""
+
+
+@pytest.mark.parametrize("path", ["/v1/mesh", "/v1/jobs/mesh", "/invocations"])
+def test_a_request_is_refused_with_the_command(path, api) -> None:
+    headers = {"Content-Type": "image/png"}
+    params = {"pipeline": "weighty"}
+    answer = api.client.post(path, params=params, content=PICTURE, headers=headers)
+    assert answer.status_code == 409
+    problem = answer.json()
+    assert problem["code"] == "pipeline_unavailable"
+    assert problem["command"] == COMMAND
+    assert f"Run `{COMMAND}` on this machine" in problem["next_step"]
+    assert "weighty" in problem["detail"] and "trellis-image-large" in problem["detail"]
+    assert "Traceback" not in answer.text
+    assert api.queue.jobs == {}
+
+
+def test_a_form_is_refused_as_well(api) -> None:
+    form = {"data": {"pipeline": "weighty"}, "files": {"image": ("a.png", PICTURE)}}
+    answer = api.client.post("/v1/jobs/mesh", **form)
+    assert answer.status_code == 409 and answer.json()["command"] == COMMAND
+
+
+def test_a_body_is_not_read_for_a_pipeline_that_cannot_run(api) -> None:
+    """The refusal comes while the client still holds its picture back."""
+    with api.connect() as connection:
+        connection.sendall(
+            b"POST /v1/jobs/mesh?pipeline=weighty HTTP/1.1\r\nHost: here\r\n"
+            b"Content-Type: image/png\r\nContent-Length: 1000000\r\n\r\n"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 409 ")
+
+
+def test_weights_that_arrive_while_the_service_runs_are_used(api, models_dir) -> None:
+    assert listed(api, "weighty")["available"] is False
+    provide(models_dir)
+    assert listed(api, "weighty")["available"] is True
+    headers = {"Content-Type": "image/png"}
+    params = {"pipeline": "weighty"}
+    answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE, headers=headers)
+    assert answer.status_code == 202
+    (models_dir / "dinov2-large-registers" / "model.safetensors").unlink()
+    assert "dinov2-large-registers" in listed(api, "weighty")["reason"]
+    assert "trellis-image-large" not in listed(api, "weighty")["reason"]
+
+
+def test_no_pipeline_of_the_table_names_unknown_weights() -> None:
+    for entry in PIPELINES:
+        assert {found.name for found in find_entries(entry.weights)} >= set(entry.weights)
