@@ -107,7 +107,9 @@ class SlatGaussianDecoder(SlatDecoder):
         self.settings = settings
         count = settings.num_gaussians
         self.out_layer = nn.Linear(model_channels, count * sum(LAYOUT.values()))
-        self.register_buffer("offset_perturbation", spread_offsets(count, settings.voxel_size))
+        with torch.device("cpu"):  # on the meta device this alone would import torch's compiler
+            offsets = spread_offsets(count, settings.voxel_size)
+        self.register_buffer("offset_perturbation", offsets)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """[N, latent_channels] -> [N, 14 G] raw numbers, the dtype of x."""

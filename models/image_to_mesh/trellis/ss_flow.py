@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -41,9 +42,9 @@ class SparseStructureFlow(nn.Module):
         self.patch_size = patch_size
         cell = patch_size**3
         self.t_embedder = TimestepEmbedder(model_channels)
-        self.register_buffer(
-            "pos_emb", grid_position_embedding(resolution // patch_size, model_channels)
-        )
+        with torch.device("cpu"):  # on the meta device this alone would import torch's compiler
+            positions = grid_position_embedding(resolution // patch_size, model_channels)
+        self.register_buffer("pos_emb", positions)
         self.input_layer = nn.Linear(in_channels * cell, model_channels)
         self.blocks = nn.ModuleList(
             ModulatedCrossBlock(
