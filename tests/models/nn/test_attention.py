@@ -135,7 +135,7 @@ def test_lengths_that_do_not_fit(q_lengths: list[int], k_lengths: list[int], wor
         attend_varlen(q, q, q, q_lengths, k_lengths)
 
 
-# -- packages that are not here: fakes that compute what the real ones document ---------------
+# -- packages that are not here: fakes that compute what the real ones document ------------------
 
 
 @pytest.fixture
