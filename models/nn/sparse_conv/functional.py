@@ -26,7 +26,9 @@ def submanifold_conv(
     size = _check(x, weight, bias)
     if size == (1, 1, 1):
         return x.replace(F.linear(x.feats, weight[:, 0, 0, 0], bias))
-    return x.replace(_convolve(x, weight, bias, submanifold_map(x.sites, size), backend))
+    name = pick_backend(backend, x.device, x.dtype)
+    kernel_map = submanifold_map(x.sites, size, by_triton=name == "triton")
+    return x.replace(_convolve(x, weight, bias, kernel_map, name))
 
 
 def strided_conv(

@@ -77,11 +77,12 @@ def _invert(
     return inverse[:, :n_in].contiguous()
 
 
-def submanifold_map(sites: Sites, kernel_size: Size) -> KernelMap:
+def submanifold_map(sites: Sites, kernel_size: Size, by_triton: bool = False) -> KernelMap:
     """The map of a submanifold convolution (Graham et al. 2018): outputs are the inputs' sites.
 
-    Output p takes input p + k - size // 2 for each k. Only half of the offsets is searched: where i
-    finds j under v, j finds i under the opposite offset V - 1 - v.
+    Output p takes input p + k - size // 2 for each k. by_triton: a 3^3 kernel's map is found by
+    one Triton kernel, the same map in a third of the time. In torch only half of the offsets is
+    searched: where i finds j under v, j finds i under the opposite offset V - 1 - v.
 
     Raises ValueError for an even kernel, which has no centre.
     """
@@ -89,6 +90,8 @@ def submanifold_map(sites: Sites, kernel_size: Size) -> KernelMap:
         raise ValueError(f"A submanifold kernel must be odd along each axis, not {kernel_size}.")
 
     def build() -> KernelMap:
+        if by_triton and kernel_size == (3, 3, 3) and len(sites):
+            return KernelMap(_search_by_triton(sites), kernel_size, len(sites))
         cx, cy, cz = (size // 2 for size in kernel_size)
         offsets = _offsets(kernel_size)
         half = offsets[: len(offsets) // 2]
@@ -140,6 +143,14 @@ def _search(
         stop = start + many
         found[start:stop] = sites.find(keys[None] + moves[start:stop, None])
     return found
+
+
+def _search_by_triton(sites: Sites) -> Tensor:  # int32 [27, N]
+    from models.nn.sparse_conv.triton_map import find_neighbours
+
+    steps = key_offset((1, 0, 0)), key_offset((0, 1, 0))
+    with torch.cuda.device_of(sites.coords):
+        return find_neighbours(pack(sites.coords), *sites.sorted_keys, *steps)
 
 
 def _reached(

@@ -86,12 +86,6 @@ def launch(
     if splits > 1:
         shape = (splits, arrangement.padded, channels_out)
         partial = feats.new_empty(shape, dtype=torch.float32)
-    finish = {
-        "OUT": channels_out,
-        "HAS_BIAS": bias is not None,
-        "HAS_RESIDUAL": residual is not None,
-        "SPLITS": splits,
-    }
     tiles = triton.cdiv(n, tile.rows) * triton.cdiv(channels_out, tile.width)
     implicit_gemm[(tiles, splits)](
         feats,
@@ -104,18 +98,21 @@ def launch(
         out if partial is None else partial,
         arrangement.padded,
         IN=channels_in,
+        OUT=channels_out,
         OUT_STRIDE=matrices.stride(0),
         OFFSET_STRIDE=matrices.stride(1),
         IN_STRIDE=matrices.stride(2),
+        HAS_BIAS=bias is not None and splits == 1,
+        HAS_RESIDUAL=residual is not None and splits == 1,
         PRECISION="tf32" if _rounds(feats.dtype) else "ieee",
         WIDE=max(feats.numel(), arrangement.table.numel()) >= 1 << 31,
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
         TAIL_N=tile.tail,
         BLOCK_K=tile.depth,
+        SPLITS=splits,
         num_warps=tile.warps,
         num_stages=tile.stages,
-        **finish,
     )
     if partial is not None:
         blocks = triton.cdiv(n, _SUM_ROWS), triton.cdiv(channels_out, _SUM_COLUMNS)
@@ -126,8 +123,11 @@ def launch(
             residual,
             out,
             arrangement.padded,
+            OUT=channels_out,
+            HAS_BIAS=bias is not None,
+            HAS_RESIDUAL=residual is not None,
+            SPLITS=splits,
             BLOCK_M=_SUM_ROWS,
             BLOCK_N=_SUM_COLUMNS,
-            **finish,
         )
     return out

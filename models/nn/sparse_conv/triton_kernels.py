@@ -49,7 +49,7 @@ def implicit_gemm(
     OFFSET_STRIDE: tl.constexpr,
     IN_STRIDE: tl.constexpr,
     OUT_STRIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    HAS_BIAS: tl.constexpr,  # False with SPLITS > 1, as the next: `sum_splits` adds them
     HAS_RESIDUAL: tl.constexpr,
     PRECISION: tl.constexpr,  # of fp32 products: "ieee" or "tf32"
     WIDE: tl.constexpr,  # elements are counted in int64
@@ -63,6 +63,7 @@ def implicit_gemm(
     column_tiles: tl.constexpr = (OUT + columns - 1) // columns
     parts: tl.constexpr = (IN + BLOCK_K - 1) // BLOCK_K
     even: tl.constexpr = IN % BLOCK_K == 0
+    whole: tl.constexpr = even and OUT % columns == 0
     # Column tiles of the same rows run side by side: what one gathered, the next finds in L2.
     tile = tl.program_id(0) // column_tiles
     column = tl.program_id(0) % column_tiles * columns
@@ -80,11 +81,12 @@ def implicit_gemm(
 
     inner = tl.arange(0, BLOCK_K)
     outer = column + tl.arange(0, BLOCK_N)
-    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    row = tl.load(rows + place)
+    sums = _begin(row, outer, bias, residual, OUT, HAS_BIAS, HAS_RESIDUAL, BLOCK_M, BLOCK_N)
     weights = weight + inner[:, None] * IN_STRIDE + outer[None, :] * OUT_STRIDE
     if TAIL_N > 0:
         tail = column + BLOCK_N + tl.arange(0, TAIL_N)
-        tail_sums = tl.zeros([BLOCK_M, TAIL_N], tl.float32)
+        tail_sums = _begin(row, tail, bias, residual, OUT, HAS_BIAS, HAS_RESIDUAL, BLOCK_M, TAIL_N)
         tail_weights = weight + inner[:, None] * IN_STRIDE + tail[None, :] * OUT_STRIDE
     for step in range(offsets * parts):
         k = lowest_bit(bits)
@@ -101,22 +103,10 @@ def implicit_gemm(
             a = tl.load(gathered, mask=exists, other=0.0)
         else:
             a = tl.load(gathered, mask=exists & (c + inner < IN)[None, :], other=0.0)
-        if even and OUT % columns == 0:
-            b = tl.load(weights + start)
-        else:
-            b = tl.load(
-                weights + start, mask=(c + inner < IN)[:, None] & (outer < OUT)[None, :], other=0.0
-            )
+        b = _weights(weights + start, c + inner, outer, IN, OUT, whole)
         sums = tl.dot(a, b, sums, input_precision=PRECISION)
         if TAIL_N > 0:
-            if even and OUT % columns == 0:
-                b = tl.load(tail_weights + start)
-            else:
-                b = tl.load(
-                    tail_weights + start,
-                    mask=(c + inner < IN)[:, None] & (tail < OUT)[None, :],
-                    other=0.0,
-                )
+            b = _weights(tail_weights + start, c + inner, tail, IN, OUT, whole)
             tail_sums = tl.dot(a, b, tail_sums, input_precision=PRECISION)
 
     if SPLITS > 1:
@@ -125,31 +115,47 @@ def implicit_gemm(
         if TAIL_N > 0:
             tl.store(to + tail[None, :], tail_sums, mask=(tail < OUT)[None, :])
     else:
-        row = tl.load(rows + place)
-        _finish(sums, row, outer, bias, residual, out, OUT, HAS_BIAS, HAS_RESIDUAL)
+        _store(sums, row, outer, out, OUT)
         if TAIL_N > 0:
-            _finish(tail_sums, row, tail, bias, residual, out, OUT, HAS_BIAS, HAS_RESIDUAL)
+            _store(tail_sums, row, tail, out, OUT)
 
 
 @triton.jit
-def _finish(
-    sums,  # fp32 [rows, channels]
-    row,  # int32 [rows], -1: not stored
-    channel,  # int32 [channels]
+def _weights(at, inner, outer, IN: tl.constexpr, OUT: tl.constexpr, WHOLE: tl.constexpr):
+    if WHOLE:
+        return tl.load(at)
+    else:
+        return tl.load(at, mask=(inner < IN)[:, None] & (outer < OUT)[None, :], other=0.0)
+
+
+@triton.jit
+def _begin(
+    row,  # int32 [ROWS], -1: not stored
+    channel,  # int32 [COLUMNS]
     bias,
     residual,
-    out,
     OUT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    stored = (row >= 0)[:, None] & (channel < OUT)[None, :]
-    at = row.to(tl.int64)[:, None] * OUT + channel[None, :]
+    """What the sums start from, fp32: added first, so that no register waits for it at the end."""
+    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
     if HAS_BIAS:
         sums += tl.load(bias + channel, mask=channel < OUT, other=0.0).to(tl.float32)[None, :]
     if HAS_RESIDUAL:
-        sums += tl.load(residual + at, mask=stored, other=0.0).to(tl.float32)
-    tl.store(out + at, sums.to(out.dtype.element_ty), mask=stored)
+        there = (row >= 0)[:, None] & (channel < OUT)[None, :]
+        at = (residual + row.to(tl.int64) * OUT)[:, None] + channel[None, :]
+        sums += tl.load(at, mask=there, other=0.0).to(tl.float32)
+    return sums
+
+
+@triton.jit
+def _store(sums, row, channel, out, OUT: tl.constexpr):
+    at = (out + row.to(tl.int64) * OUT)[:, None] + channel[None, :]
+    there = (row >= 0)[:, None] & (channel < OUT)[None, :]
+    tl.store(at, sums.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -170,9 +176,9 @@ def sum_splits(
     place = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     channel = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     at = partial + place.to(tl.int64)[:, None] * OUT + channel[None, :]
-    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    row = tl.load(rows + place)
+    sums = _begin(row, channel, bias, residual, OUT, HAS_BIAS, HAS_RESIDUAL, BLOCK_M, BLOCK_N)
     for _ in tl.static_range(SPLITS):
         sums += tl.load(at, mask=(channel < OUT)[None, :], other=0.0)
         at += padded.to(tl.int64) * OUT
-    row = tl.load(rows + place)
-    _finish(sums, row, channel, bias, residual, out, OUT, HAS_BIAS, HAS_RESIDUAL)
+    _store(sums, row, channel, out, OUT)
