@@ -1,7 +1,7 @@
 """Attention with PyTorch's own kernels: any device, any dtype, nothing to install.
 
 Knows no other backend; every other one falls back to this. PyTorch has no packed sequences outside
-nested tensors, so `attend_varlen` takes the cheapest of four ways to the same result.
+nested tensors, so `attend_varlen` takes the cheapest of three ways to the same result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from models.nn.attention import padded
 from models.nn.attention.segments import Segments
 
 FEW = 8
-"""Up to so many sequences are computed one by one: each fills the device, none is padded."""
+"""Up to so many sequences a CUDA device computes one by one: each fills it, none is padded."""
 
 
 def obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -39,11 +39,12 @@ def attend_varlen(
     queries: Segments,
     keys: Segments,
 ) -> Tensor:  # [N, H, D]
-    if len(queries) <= FEW:
+    """A CPU starts a call in microseconds: one by one costs it less there than padding."""
+    if not q.is_cuda or len(queries) <= FEW:
         return one_by_one(q, k, v, queries, keys)
-    if q.is_cuda and not torch.is_inference_mode_enabled():
-        return jagged(q, k, v, queries, keys)
-    return padded.attend_varlen(q, k, v, queries, keys, attend)
+    if torch.is_inference_mode_enabled():
+        return padded.attend_varlen(q, k, v, queries, keys, attend)
+    return jagged(q, k, v, queries, keys)
 
 
 def one_by_one(q: Tensor, k: Tensor, v: Tensor, queries: Segments, keys: Segments) -> Tensor:
