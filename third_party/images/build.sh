@@ -29,8 +29,9 @@ set -- --secret id=pip.conf,src="$work/pip.conf" "$@"
 [ -z "${SSL_CERT_FILE:-}" ] || set -- --secret id=certificates,src="$SSL_CERT_FILE" "$@"
 [ -z "${WHEELS:-}" ] || set -- --volume "$WHEELS:/run/wheelhouse:ro" "$@"
 
-# --format docker: the other one has no place for a HEALTHCHECK.
-buildah build --isolation chroot --network host --format docker --file Dockerfile.gpu \
+# --format docker: the other one has no place for a HEALTHCHECK. --layers: else all steps become one
+# layer, which takes four times its size of disk while it is committed.
+buildah build --isolation chroot --network host --format docker --layers --file Dockerfile.gpu \
     --build-arg STACK="$stack" --build-arg RUNTIME_IMAGE="$RUNTIME_IMAGE" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || true)" --tag "$image" "$@" .
 
