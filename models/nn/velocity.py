@@ -84,17 +84,21 @@ def thousandths(t: float, batch: int, device: torch.device) -> Tensor:
 
 
 class Joiner:
-    """Conditions of several passes as those of one batch, joined once for all steps."""
+    """Conditions of several passes as those of one batch; the last joined serve until others come.
+
+    One image's serve all steps. Where images take turns they are joined at each: a copy costs
+    little, keeping every pair would cost memory by the number of images.
+    """
 
     def __init__(self) -> None:
-        self._joined: list[tuple[tuple[Condition, ...], Condition]] = []
+        self._known: tuple[Condition, ...] = ()
+        self._joined: Condition = None
 
     def __call__(self, conditions: Sequence[Condition]) -> Condition:
-        for known, joined in self._joined:
-            if len(known) == len(conditions) and all(map(is_, known, conditions)):
-                return joined
-        self._joined.append((tuple(conditions), join(conditions)))
-        return self._joined[-1][1]
+        same = len(self._known) == len(conditions) and all(map(is_, self._known, conditions))
+        if not same:
+            self._known, self._joined = tuple(conditions), join(conditions)
+        return self._joined
 
 
 def join(conditions: Sequence[Condition]) -> Condition:

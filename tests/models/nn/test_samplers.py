@@ -246,7 +246,9 @@ def test_copies_of_the_sites_are_made_once(rng: np.random.Generator) -> None:
     assert seen[0].coords[:, 0].tolist() == [0, 0, 1, 1]
 
 
-def test_conditions_are_joined_once_and_in_order(rng: np.random.Generator) -> None:
+def test_conditions_are_joined_in_order_and_kept_until_others_come(
+    rng: np.random.Generator,
+) -> None:
     layer, joiner = CrossAttention(8, 6, 2), Joiner()
     a, b = normal(rng, 2, 3, 6), normal(rng, 2, 3, 6)
     joined = joiner([a, b])
