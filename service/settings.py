@@ -124,6 +124,11 @@ class Settings:
         "Attention of the networks; auto is the best that works on the GPU.",
         _choice("auto", "flash-attn", "xformers", "sdpa"),
     )
+    sparse_backend: str = _setting(
+        "auto",
+        "Sparse convolution of the networks; auto is triton on a GPU, else spconv, else torch.",
+        _choice("auto", "triton", "spconv", "torch"),
+    )
     dtype: str = _setting(
         "auto",
         "Number format of the networks; auto is bfloat16 where the GPU has it, else float16.",

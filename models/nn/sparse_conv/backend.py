@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from models.context import Unavailable
 from models.nn.backends import SparseName, current_backends
 from models.nn.sparse_conv.kernel_map import KernelMap
 
@@ -36,26 +37,36 @@ _MODULES = {
     "triton": "models.nn.sparse_conv.triton_conv",
     "spconv": "models.nn.sparse_conv.spconv_conv",
 }
-_TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_BY_SPEED: tuple[SparseName, ...] = ("triton", "spconv")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def pick_backend(asked: SparseName | None, device: torch.device, dtype: torch.dtype) -> SparseName:
     """`asked`, or what `use_backends` says; "auto" becomes the best that is installed.
 
-    Raises ValueError where the backend that was named cannot run here, with the reason.
+    fp64 is for the reference alone, whatever is asked for. Raises Unavailable where the backend
+    that was named cannot run here, with the reason.
     """
     name = current_backends().sparse if asked is None else asked
+    if name == "torch" or dtype not in _DTYPES:
+        return "torch"
     if name == "auto":
         if device.type != "cuda":
             return "torch"
-        if dtype in _TRITON_DTYPES and _installed("triton"):
-            return "triton"
-        return "spconv" if dtype in _TRITON_DTYPES and _installed("spconv") else "torch"
-    if name != "torch" and not _installed(name):
-        raise ValueError(f"Sparse backend {name!r} was asked for, but {name} is not installed.")
+        return next((best for best in _BY_SPEED if _installed(best)), "torch")
+    if not _installed(name):
+        raise _missing(name, f"{name} is not installed.")
     if name == "triton" and device.type != "cuda":
-        raise ValueError(f"Sparse backend 'triton' needs a CUDA device, not {device}.")
+        raise _missing(name, f"it needs a CUDA device, not {device}.")
     return name
+
+
+def _missing(name: SparseName, reason: str) -> Unavailable:
+    return Unavailable(
+        f"The sparse backend {name} was asked for, but {reason}",
+        code="sparse_backend_missing",
+        next_step=f"Set MESHPRESS_SPARSE_BACKEND=torch, or give {name} what it needs.",
+    )
 
 
 def load_backend(name: SparseName) -> ConvBackend:
