@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn.grad import conv3d_input
 
 from models.context import Unavailable
@@ -16,6 +19,7 @@ from models.nn.backends import SparseName, use_backends
 from models.nn.sites import Sites
 from models.nn.sparse_conv import (
     inverse_conv,
+    spconv_conv,
     strided_conv,
     submanifold_conv,
     torch_conv,
@@ -204,6 +208,28 @@ def test_triton_is_refused_on_cpu() -> None:
     with pytest.raises(Unavailable, match=reason) as caught:
         submanifold_conv(x, torch.zeros(3, 3, 3, 3, 3), backend="triton")
     assert "MESHPRESS_SPARSE_BACKEND=torch" in caught.value.next_step
+
+
+def test_what_spconv_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a plain reading of `indice_conv`: pairs [2, V, N], the first `counts[v]` of each v."""
+
+    def indice_conv(
+        feats: Tensor, weight: Tensor, pairs: Tensor, counts: Tensor, rows: int
+    ) -> Tensor:
+        assert pairs.dtype == counts.dtype == torch.int32 and not counts.is_cuda
+        out = feats.new_zeros(rows, weight.shape[0])
+        for v, matrix in enumerate(weight.flatten(1, 3).unbind(1)):
+            for i, o in pairs[:, v, : counts[v]].T.tolist():
+                out[o] += matrix @ feats[i]
+        return out
+
+    for name in ("spconv", "spconv.pytorch", "spconv.pytorch.ops"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(indice_conv=indice_conv))
+    x = random_grid(8, channels=4).tensor.to(torch.float32)
+    weight, bias = torch.randn(5, 3, 1, 3, 4), torch.randn(5)
+    kernel_map = submanifold_map(x.sites, (3, 1, 3))
+    out = spconv_conv.convolve(x.feats, weight, bias, kernel_map)
+    close(out, torch_conv.convolve(x.feats, weight, bias, kernel_map), 1e-4)
 
 
 def scatters_with_one_thread() -> None:
