@@ -64,3 +64,52 @@ class EmbeddedOptions(BaseModel):
         ),
     ] = "jpeg"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of every random choice.")] = 0
+
+
+class TrellisOptions(BaseModel):
+    """Options of TRELLIS: networks imagine the object from one image or a few, sides unseen too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    formats: Annotated[
+        tuple[Literal["glb", "splat"], ...],
+        Field(
+            min_length=1,
+            description="What to make; the first is the main result. glb is the decoded mesh with "
+            "vertex colours, splat a .ply of 3-D Gaussians.",
+        ),
+    ] = ("glb",)
+    mixing: Annotated[
+        Literal["stochastic", "multidiffusion"],
+        Field(
+            description="How several images lead the networks: one each step in turn, or all at "
+            "every step, which takes as many times longer."
+        ),
+    ] = "stochastic"
+    structure_steps: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Steps that find the shape; default: the checkpoint's."),
+    ] = None
+    structure_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly the shape follows the image; default: the checkpoint's.",
+        ),
+    ] = None
+    latent_steps: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Steps that find surface and colours; default as above."),
+    ] = None
+    latent_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly surface and colours follow the image; default as above.",
+        ),
+    ] = None
+    seed: Annotated[
+        int, Field(ge=0, le=2**31 - 1, description="Another seed imagines another object.")
+    ] = 0

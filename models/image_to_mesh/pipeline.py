@@ -6,7 +6,6 @@ from top to bottom.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,6 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
-    check_cancelled,
 )
 from models.image_to_mesh.finishing.atlas import plan_atlas, unwrap
 from models.image_to_mesh.finishing.bake import bake
@@ -36,6 +34,7 @@ from models.image_to_mesh.geometry.views import ViewPlan, plan_views
 from models.image_to_mesh.options import EmbeddedOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
+from models.image_to_mesh.stopwatch import Stopwatch
 
 MAX_IMAGES = 16
 DOUBTFUL_AGREEMENT = 0.75
@@ -92,23 +91,6 @@ class EmbeddedPipeline:
         artifacts, facts = export(mesh, options.formats, options.texture_format, context.workdir)
         watch.stage("done", 1.0)
         return PipelineResult(artifacts, _report(cutouts, plan, shape, facts, watch, options))
-
-
-class Stopwatch:
-    """Tells the context which stage runs, stops a cancelled job, keeps each stage's seconds."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
-        self.seconds: dict[str, float] = {}
-        self._current: tuple[str, float] | None = None
-
-    def stage(self, name: str, fraction: float) -> None:
-        now = time.perf_counter()
-        if self._current is not None:
-            self.seconds[self._current[0]] = round(now - self._current[1], 4)
-        self._current = name, now
-        check_cancelled(self.context)
-        self.context.progress(name, fraction)
 
 
 def _check_counts(inputs: Sequence[InputFile], options: EmbeddedOptions) -> None:

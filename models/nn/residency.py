@@ -1,0 +1,58 @@
+"""Where networks live between their turns: on the device all the time, or there only at work.
+
+It knows modules and memory, not what a network does. A card that cannot hold all stages at once
+holds one; weights never change, so nothing is ever copied back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Residency:
+    """Brings networks to `device` for a turn.
+
+    offload: between turns they live in the machine's memory (page-locked, where the device is a
+             GPU, so that they come at the bus's full speed); else they stay once they came.
+    """
+
+    def __init__(self, device: torch.device | str, *, offload: bool = False) -> None:
+        self.device = torch.device(device)
+        self.offload = offload and self.device.type != "cpu"
+
+    @contextmanager
+    def at_work(self, *networks: nn.Module) -> Iterator[None]:
+        """Within the block these networks are on the device."""
+        homes = [(tensor, self._home(tensor)) for net in networks for tensor in _tensors(net)]
+        for tensor, home in homes:
+            tensor.data = home.to(self.device, non_blocking=True)
+        try:
+            yield
+        finally:
+            if self.offload:
+                for tensor, home in homes:
+                    tensor.data = home
+
+    def _home(self, tensor: Tensor) -> Tensor:
+        if not self.offload:
+            return tensor.data
+        home = tensor.data.cpu()
+        return home if home.is_pinned() else home.pin_memory()
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def should_offload(device: torch.device | str, needed_bytes: int) -> bool:
+    """True where the device's free memory is less than all networks and their work need."""
+    place = torch.device(device)
+    if place.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(place)
+    return free < needed_bytes
