@@ -211,7 +211,7 @@ def test_triton_is_refused_on_cpu() -> None:
 
 
 def test_what_spconv_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a plain reading of `indice_conv`: pairs [2, V, N], the first `counts[v]` of each v."""
+    """Against a plain reading of `indice_conv`: pairs [2, V, N], of each v the first counts[v]."""
 
     def indice_conv(
         feats: Tensor, weight: Tensor, pairs: Tensor, counts: Tensor, rows: int
