@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.nn.sites import Sites, pack, unpack
+from models.nn.sites import LIMIT, Sites, pack, unpack
 from models.nn.sparse_tensor import SparseTensor
 
 Mean = Literal["trellis", "true"]
@@ -55,9 +55,17 @@ def pooling(sites: Sites, factor: int) -> Pooling:
 
 
 def subdivided(sites: Sites, factor: int = 2) -> Sites:
-    """All factor^3 children of each voxel, parent after parent, z fastest."""
+    """All factor^3 children of each voxel, parent after parent, z fastest.
+
+    Raises ValueError where a child would lie beyond what a key holds.
+    """
 
     def build() -> Sites:
+        highest = int(sites.coords[:, 1:].amax()) if len(sites) else 0
+        if (highest + 1) * factor > LIMIT:
+            raise ValueError(
+                f"Voxels up to {highest} divided by {factor} would pass {LIMIT - 1}, the last one."
+            )
         steps = [(0, *step) for step in product(range(factor), repeat=3)]
         origin = sites.coords * sites.coords.new_tensor([1, factor, factor, factor])
         coords = origin[:, None] + origin.new_tensor(steps)

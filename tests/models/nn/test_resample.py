@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.nn.resample import Mean, downsample, pooling, subdivide, upsample
+from models.nn.sites import LIMIT
+from models.nn.sparse_tensor import SparseTensor
 from tests.models.nn.voxels import Grid, close, grids, random_grid
 
 
@@ -58,6 +60,14 @@ def test_order_of_children_is_z_fastest() -> None:
     fine = subdivide(random_grid(0, items=1).tensor)
     steps = fine.coords[:8, 1:] - fine.coords[0, 1:]
     assert steps.tolist() == [[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+
+
+def test_children_beyond_the_last_voxel_are_refused() -> None:
+    last = LIMIT // 2 - 1
+    coords = torch.tensor([[0, 0, 0, last]]).int()
+    assert subdivide(SparseTensor(torch.zeros(1, 1), coords)).coords[-1, 3] == LIMIT - 1
+    with pytest.raises(ValueError, match="up to 16384 divided by 2 would pass 32767"):
+        subdivide(SparseTensor(torch.zeros(1, 1), coords + coords.sign()))
 
 
 def test_computed_once_and_shared() -> None:
