@@ -238,7 +238,9 @@ class Hub:
             raise refusal(response, repo, self.endpoint, bool(self.token))
 
     def _pause_or_give_up(self, failures: int, error: Exception) -> None:
-        if failures > self.retries or isinstance(error, httpx.UnsupportedProtocol):
+        # No connection at all is rarely better seconds later, and someone waits for the answer.
+        most = min(self.retries, 2) if isinstance(error, httpx.ConnectError) else self.retries
+        if failures > most or isinstance(error, httpx.UnsupportedProtocol):
             raise Unavailable(
                 f"{self.endpoint} is out of reach: {str(error) or type(error).__name__}.",
                 code="hub_unreachable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -181,3 +182,14 @@ def test_mesh_with_a_pipeline_that_lacks_its_weights_names_the_command(
     assert run(["mesh", "a.png", "-o", "a.glb"], pipelines=(entry,)) == 1
     assert "`meshpress models pull dinov2-large-registers`" in capsys.readouterr().err
     assert not (tmp_path / "a.glb").exists()
+
+
+def test_listing_loads_no_library_that_fetching_or_networks_need(folder) -> None:
+    code = (
+        "import sys\nfrom service.cli.root import run\nrun(['models', 'list'])\n"
+        "sys.exit(str({'torch', 'numpy', 'httpx', 'fastapi', 'dbos'} & set(sys.modules) or 0))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "0", done.stderr
