@@ -7,6 +7,7 @@ inference: no gradient flows. Weights are read as they are stored, nothing is pa
 from __future__ import annotations
 
 from functools import cache
+from statistics import median
 
 import torch
 import triton
@@ -17,7 +18,7 @@ from models.nn.sparse_conv.kernel_map import KernelMap
 from models.nn.sparse_conv.triton_kernels import implicit_gemm, sum_splits
 from models.nn.sparse_conv.triton_map import VOLUME_LIMIT, Arrangement, arrange
 from models.nn.sparse_conv.triton_tiles import Card, Plan, Problem
-from models.nn.sparse_conv.triton_tuning import plan_for
+from models.nn.sparse_conv.triton_tuning import measure_plan, plan_for
 
 _SUM_ROWS, _SUM_COLUMNS = 32, 64
 
@@ -42,7 +43,7 @@ def convolve(
         return feats.new_empty((0, weight.shape[0]))
     with torch.cuda.device_of(feats):
         arrangement = arrangement_of(kernel_map)
-        plan = plan_for(card, problem_of(feats, weight, arrangement))
+        plan = plan_for(card, problem_of(feats, weight, kernel_map))
         return launch(plan, feats, weight, bias, residual, arrangement)
 
 
@@ -57,9 +58,30 @@ def card_of(device: torch.device) -> Card:
     return Card(10 * properties.major + properties.minor, properties.multi_processor_count)
 
 
-def problem_of(feats: Tensor, weight: Tensor, arrangement: Arrangement) -> Problem:
-    channels = feats.shape[1], weight.shape[0]
-    return Problem(feats.dtype, arrangement.n, *channels, arrangement.volume, _rounds(feats.dtype))
+def problem_of(feats: Tensor, weight: Tensor, kernel_map: KernelMap) -> Problem:
+    channels, rounds = (feats.shape[1], weight.shape[0]), _rounds(feats.dtype)
+    return Problem(feats.dtype, kernel_map.n_out, *channels, kernel_map.volume, rounds)
+
+
+def tune(feats: Tensor, weight: Tensor, kernel_map: KernelMap, repeats: int = 9) -> Plan:
+    """Times all candidate plans for such a layer; from then on the fastest is used for it."""
+    arrangement = arrangement_of(kernel_map)
+
+    def milliseconds(plan: Plan) -> float:
+        launch(plan, feats, weight, None, None, arrangement)  # compiles
+        times = []
+        for _ in range(repeats):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            launch(plan, feats, weight, None, None, arrangement)
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        return float(median(times))
+
+    with torch.cuda.device_of(feats):
+        problem = problem_of(feats, weight, kernel_map)
+        return measure_plan(card_of(feats.device), problem, milliseconds)
 
 
 def _rounds(dtype: torch.dtype) -> bool:

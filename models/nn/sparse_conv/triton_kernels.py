@@ -3,7 +3,7 @@
 They know no networks and choose nothing: tiles, stages and splits are arguments. A program computes
 a tile of output rows and channels; it steps through the offsets that any of its rows has, gathers
 the rows' neighbours by index into shared memory, and multiplies them with that offset's weights.
-Plain pointers only: the same source serves sm_75 to sm_120.
+Plain pointers and no torch: the same source serves, and compiles for, sm_75 to sm_120.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Neighbours of voxels on a GPU, and the order in which convolution walks them.
 
-Knows no features and no weights. A voxel's three neighbours along z follow each other in the sorted
-keys, so nine binary searches find all 27. Rows are then sorted by which neighbours they have: rows
-of one tile lack the same ones, and a tile skips what all its rows lack ("sorted implicit GEMM":
-Yan et al., SECOND, Sensors 2018, and its library; Tang et al., TorchSparse++, MICRO 2023).
+Knows no features and no weights. Rows are sorted by which neighbours they have: rows of one tile
+lack the same ones, and a tile skips what all its rows lack ("sorted implicit GEMM": the library of
+Yan et al., SECOND, Sensors 2018; Tang et al., TorchSparse++, MICRO 2023). Here by a Gray code of
+the mask, corners first, so that tiles across the border of two masks differ by few bits: on a
+shell a tile of 128 rows computes 1.09 times the pairs there are, 1.64 times in the rows' own order.
 """
 
 from __future__ import annotations
@@ -12,104 +13,13 @@ from dataclasses import dataclass
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
+
+from models.nn.sparse_conv.triton_map_kernels import arrange_rows, rank_rows, search_neighbours
 
 PADDING = 256  # rows of an arrangement come in multiples of the largest tile
 VOLUME_LIMIT = 31  # neighbours of a row are bits of a non-negative int32
-BLOCK = 128
-
-
-@triton.jit
-def search_neighbours(
-    keys,  # int64 [n], those of the rows, in the rows' order
-    known,  # int64 [n], the same keys, ascending
-    known_rows,  # int64 [n], the row of each
-    table,  # int32 [27, n], written: -1 where no neighbour is
-    n,
-    step_x,  # what a step along x adds to a key; along z it is 1
-    step_y,
-    ROUNDS: tl.constexpr,  # 2^ROUNDS > n
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = row < n
-    key = tl.load(keys + row, mask=inside, other=0)
-    place = table + row
-    for side in tl.static_range(9):
-        wanted = key + (side // 3 - 1) * step_x + (side % 3 - 1) * step_y - 1
-        low = tl.zeros([BLOCK], tl.int32)  # the first key >= wanted lies in low .. high
-        high = low + n
-        for _ in range(ROUNDS):
-            middle = (low + high) >> 1
-            apart = low < high
-            less = tl.load(known + middle, mask=inside & apart, other=0) < wanted
-            low = tl.where(apart & less, middle + 1, low)
-            high = tl.where(apart & ~less, middle, high)
-        for dz in tl.static_range(3):
-            near = inside & (low < n)
-            found = near & (tl.load(known + low, mask=near, other=-1) == wanted + dz)
-            neighbour = tl.load(known_rows + low, mask=found, other=-1).to(tl.int32)
-            tl.store(place, neighbour, mask=inside)
-            place += n
-            low += found.to(tl.int32)
-
-
-@triton.jit
-def rank_rows(
-    table,  # int32 [VOLUME, n]
-    masks,  # int32 [n], written: bit k is set where neighbour k exists
-    ranks,  # int32 [n], written: rows of near ranks have like masks
-    n,
-    VOLUME: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = tl.zeros([BLOCK], tl.int32)
-    corners, edges, faces, rest = mask, mask, mask, mask
-    place = table + row
-    for k in tl.static_range(VOLUME):
-        exists = (tl.load(place, mask=row < n, other=-1) >= 0).to(tl.int32)
-        place += n
-        mask |= exists << k
-        # Corners, the rarest, are the highest bits of the code: rows that differ there lie apart.
-        if VOLUME == 27:
-            if k % 3 != 1 and k // 3 % 3 != 1 and k // 9 != 1:
-                corners = corners * 2 + exists
-            elif (k % 3 != 1) + (k // 3 % 3 != 1) + (k // 9 != 1) == 2:
-                edges = edges * 2 + exists
-            else:
-                faces = faces * 2 + exists
-        else:
-            rest = rest * 2 + exists
-    code = (corners << 19) | (edges << 7) | faces | rest
-    for power in tl.static_range(5):  # the place of a Gray code: each bit plus those above it
-        code ^= code >> (1 << power)
-    tl.store(masks + row, mask, mask=row < n)
-    tl.store(ranks + row, code, mask=row < n)
-
-
-@triton.jit
-def arrange_rows(
-    table,  # int32 [volume, n]
-    masks,  # int32 [n]
-    order,  # int64 [n]: the row that comes to each place
-    arranged,  # int32 [volume, padded], written
-    arranged_masks,  # int32 [padded], written
-    rows,  # int32 [padded], written: -1 behind the last
-    n,
-    padded,
-    BLOCK: tl.constexpr,
-):
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    k = tl.program_id(1).to(tl.int64)
-    row = tl.load(order + place, mask=place < n, other=-1).to(tl.int32)
-    neighbour = tl.load(table + k * n + row, mask=row >= 0, other=-1)
-    tl.store(arranged + k * padded + place, neighbour, mask=place < padded)
-    if k == 0:
-        tl.store(rows + place, row, mask=place < padded)
-        mask = tl.load(masks + row, mask=row >= 0, other=0)
-        tl.store(arranged_masks + place, mask, mask=place < padded)
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -150,8 +60,8 @@ def find_neighbours(
     """
     n = keys.shape[0]
     table = torch.empty((27, n), dtype=torch.int32, device=keys.device)
-    search_neighbours[(triton.cdiv(n, BLOCK),)](
-        keys, known, known_rows, table, n, step_x, step_y, ROUNDS=n.bit_length(), BLOCK=BLOCK
+    search_neighbours[(triton.cdiv(n, _BLOCK),)](
+        keys, known, known_rows, table, n, step_x, step_y, ROUNDS=n.bit_length(), BLOCK=_BLOCK
     )
     return table
 
@@ -166,11 +76,11 @@ def arrange(table: Tensor) -> Arrangement:  # int32 [volume, N], -1 where no nei
         return torch.empty(shape, dtype=torch.int32, device=table.device)
 
     masks, ranks = new(n), new(n)
-    rank_rows[(triton.cdiv(n, BLOCK),)](table, masks, ranks, n, VOLUME=volume, BLOCK=BLOCK)
+    rank_rows[(triton.cdiv(n, _BLOCK),)](table, masks, ranks, n, VOLUME=volume, BLOCK=_BLOCK)
     order = torch.sort(ranks, stable=True).indices
     padded = triton.cdiv(n, PADDING) * PADDING
     arranged = Arrangement(n, new(padded), new(padded), new(volume, padded))
-    arrange_rows[(triton.cdiv(padded, BLOCK), volume)](
-        table, masks, order, arranged.table, arranged.masks, arranged.rows, n, padded, BLOCK=BLOCK
+    arrange_rows[(triton.cdiv(padded, _BLOCK), volume)](
+        table, masks, order, arranged.table, arranged.masks, arranged.rows, n, padded, BLOCK=_BLOCK
     )
     return arranged

@@ -10,9 +10,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
-
-import torch
 
 from models.nn.sparse_conv.triton_tiles import (
     Card,
@@ -29,11 +26,12 @@ _measured: dict[str, Plan] = {}
 
 def plan_for(card: Card, problem: Problem) -> Plan:
     """The plan measured for problems of this shape, the table's where none was."""
-    return _measured.get(_key(card, problem)) or choose_plan(card, problem)
+    measured = _measured.get(_key(card, problem)) if _measured else None
+    return measured or choose_plan(card, problem)
 
 
 def load_plans(path: Path) -> None:
-    """Plans that `save_plans` wrote are used from now on, in place of all earlier ones."""
+    """Plans that `save_plans` wrote are used from now on, in place of any before."""
     entries = json.loads(path.read_text())
     plans = {key: Plan(Tile(**entry["tile"]), entry["splits"]) for key, entry in entries.items()}
     _measured.clear()
@@ -48,23 +46,8 @@ def forget_plans() -> None:
     _measured.clear()
 
 
-def measure_plan(
-    card: Card, problem: Problem, run: Callable[[Plan], object], repeats: int = 9
-) -> Plan:
-    """Runs every candidate, remembers the fastest by its median and returns it."""
-
-    def milliseconds(plan: Plan) -> float:
-        run(plan)  # compiles
-        times = []
-        for _ in range(repeats):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            run(plan)
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        return float(median(times))
-
+def measure_plan(card: Card, problem: Problem, milliseconds: Callable[[Plan], float]) -> Plan:
+    """Times every candidate, remembers the fastest and returns it."""
     best = min(candidates(card, problem), key=milliseconds)
     _measured[_key(card, problem)] = best
     return best
