@@ -29,7 +29,9 @@ from models.nn.embeddings import (
     position_embedding,
     timestep_sinusoid,
 )
+from models.nn.norms import LayerNorm32
 from models.nn.precision import chosen_dtype, to_half, torso_dtype
+from models.nn.sparse_conv import SparseConv3d
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.sparse_transformer import ModulatedSparseCrossBlock, SparseBlock, swin_window
 from models.nn.transformer import ModulatedCrossBlock
@@ -277,6 +279,19 @@ def test_dtypes_and_names_are_those_of_the_checkpoint(shared: Callable[[str], Pa
     }
     first = {k: v for k, v in listed.items() if "blocks." not in k or k.startswith("blocks.0.")}
     assert found == first
+
+
+@pytest.mark.parametrize(
+    "part", ["blocks", "input_blocks", "middle_block", "out_blocks", "upsample", "out_layer"]
+)
+def test_every_part_of_a_torso_is_halved_but_its_norms(part: str) -> None:
+    layers = nn.Linear(4, 4), nn.Conv3d(4, 4, 3), SparseConv3d(4, 4, 3), LayerNorm32(4)
+    network = nn.Module()
+    network.add_module(part, nn.Sequential(*layers))
+    to_half(network, torch.float16)
+    found = [next(layer.parameters()).dtype for layer in layers]
+    half = torch.float32 if part == "out_layer" else torch.float16
+    assert found == [half, half, half, torch.float32]
 
 
 def test_a_torso_in_half_runs_close_to_fp32(rng: np.random.Generator) -> None:
