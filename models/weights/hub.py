@@ -4,10 +4,10 @@ Knows neither the catalogue nor where files go in the end. Everything is retried
 until nothing has moved for several tries; a broken transfer goes on where it stopped.
 
 Why not the library huggingface_hub? Tried in version 2.4.0 without Xet, against the server of our
-tests: a transfer that breaks, or whose process is killed, begins again at its first byte, and a file
-with one flipped bit is taken for good. Both are what is asked for here. With Xet it needs hf-xet, an
-11 MB binary that it requires in any case, beside a second HTTP library and four more packages; httpx
-is ours already. What is needed is three requests, and each file is one GET with a Range;
+tests: a transfer that breaks, or whose process is killed, begins again at its first byte, and a
+file with one flipped bit is taken for good. Neither will do here. With Xet it needs hf-xet, an
+11 MB binary that it requires in any case, beside a second HTTP library and four more packages;
+httpx is ours already. What is needed is three requests, and each file is one GET with a Range;
 repositories stored by Xet answer these too.
 """
 
