@@ -24,6 +24,7 @@ def test_rows_of_each_item(grid: Grid) -> None:
     again = SparseTensor.cat(x.items())
     assert torch.equal(again.coords, x.coords) and torch.equal(again.feats, x.feats)
     assert again.batch_size == x.batch_size
+    assert SparseTensor.cat([x, x]).counts == 2 * x.counts
 
 
 @settings(deadline=None, max_examples=40)
