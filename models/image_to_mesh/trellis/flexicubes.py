@@ -15,8 +15,6 @@ from models.image_to_mesh.trellis.dual_cases import EDGE_AXIS, EDGES, DualCases,
 
 WEIGHT_SCALE = 0.99
 """Weights stay this share inside their range (0, 2), or (0, 1) for gamma: no division by zero."""
-CHUNK = 1 << 17
-"""Cubes worked on at once: about 0.1 GB of crossing points."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Cubes:
     def __len__(self) -> int:
         return self.coords.shape[0]
 
-    def take(self, rows: Tensor | slice) -> Cubes:
+    def take(self, rows: Tensor) -> Cubes:
         return Cubes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
@@ -81,7 +79,10 @@ def flexicubes(grid: Grid, cubes: Cubes) -> Surface:
     patch = tables.patch[partition].long()  # [M, 12]
     count = tables.count[partition].long()
     first = count.cumsum(0) - count
-    vertices, attributes, gamma = _dual_vertices(grid, cubes, patch, first, int(count.sum()))
+    total = int(count.sum())
+    vertices, attributes = _dual_vertices(grid, cubes, patch, first, total)
+    gamma = torch.sigmoid(cubes.gamma) * WEIGHT_SCALE + (1 - WEIGHT_SCALE) / 2
+    gamma = gamma.repeat_interleave(count, output_size=total)  # [P]
     # 3. A quad around each crossed edge, as two triangles.
     faces = _faces(inside, cubes.corners, patch, first, gamma)
     return Surface(vertices, attributes, faces)
@@ -116,33 +117,34 @@ def _key(coords: Tensor) -> Tensor:
 
 def _dual_vertices(
     grid: Grid, cubes: Cubes, patch: Tensor, first: Tensor, total: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions [P, 3], attributes [P, A] and gamma [P] of all dual vertices.
+) -> tuple[Tensor, Tensor]:
+    """Positions [P, 3] and attributes [P, A] of all dual vertices.
 
     A vertex is the mean, weighted by beta, of where its edges are crossed; where an edge is crossed
-    follows from the field at its ends weighted by alpha (equations 3 to 5).
+    follows from the field at its ends weighted by alpha (equations 3 to 5). Edge by edge, no vertex
+    comes twice in one sum, so the order of additions is the same on every run and device.
     """
     values = torch.cat((grid.positions, grid.attributes), dim=1)  # [V, 3 + A]
-    lower, upper = (torch.tensor(ends, device=patch.device) for ends in zip(*EDGES, strict=True))
     sums = values.new_zeros(total, values.shape[1])
     weights = values.new_zeros(total, 1)
-    gamma = values.new_zeros(total)
-    for start in range(0, len(cubes), CHUNK):
-        part = cubes.take(slice(start, start + CHUNK))
-        cube, edge = (patch[start : start + CHUNK] >= 0).nonzero().unbind(1)
-        vertex = first[start + cube] + patch[start + cube, edge]
-        alpha = torch.tanh(part.alpha) * WEIGHT_SCALE + 1
-        beta = (torch.tanh(part.beta) * WEIGHT_SCALE + 1)[cube, edge].unsqueeze(1)  # [E, 1]
-        a, b = part.corners[cube, lower[edge]], part.corners[cube, upper[edge]]
-        field_a = (grid.sdf[a] * alpha[cube, lower[edge]]).unsqueeze(1)
-        field_b = (grid.sdf[b] * alpha[cube, upper[edge]]).unsqueeze(1)
+
+    def scaled(raw: Tensor) -> Tensor:
+        return (torch.tanh(raw) * WEIGHT_SCALE + 1).unsqueeze(1)
+
+    for edge, ends in enumerate(EDGES):
+        cube = (patch[:, edge] >= 0).nonzero().flatten()
+        vertex = first[cube] + patch[cube, edge]
+        a, b = (cubes.corners[cube, end] for end in ends)
+        field_a, field_b = (
+            grid.sdf[corner].unsqueeze(1) * scaled(cubes.alpha[cube, end])
+            for corner, end in zip((a, b), ends, strict=True)
+        )
         crossed = (field_b * values[a] - field_a * values[b]) / (field_b - field_a)
+        beta = scaled(cubes.beta[cube, edge])
         sums.index_add_(0, vertex, crossed * beta)
         weights.index_add_(0, vertex, beta)
-        cube_gamma = torch.sigmoid(part.gamma) * WEIGHT_SCALE + (1 - WEIGHT_SCALE) / 2
-        gamma[vertex] = cube_gamma[cube]
     sums /= weights
-    return sums[:, :3], sums[:, 3:], gamma
+    return sums[:, :3], sums[:, 3:]
 
 
 def _faces(inside: Tensor, corners: Tensor, patch: Tensor, first: Tensor, gamma: Tensor) -> Tensor:

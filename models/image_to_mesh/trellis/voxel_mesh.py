@@ -43,16 +43,26 @@ def mesh_from_voxels(
     voxels = _IndexGrid(coords.long(), resolution)
     # 1. Vertices of the voxels: the mean over the voxels that share one.
     vertices = voxels.vertices()
-    field = _shared(voxels, vertices, sdf).squeeze(1) - 1 / resolution
+    sharing = voxels.sharing(vertices)
+    field = _mean(sharing, sdf).squeeze(1) - 1 / resolution
     # 2. Cubes beside the voxels count too where they touch the inside.
     beside = voxels.cubes_beside(vertices[field < 0])
-    known = len(vertices)
     vertices = torch.cat((vertices, _IndexGrid(beside, resolution).vertices(except_of=voxels)))
-    field = torch.cat((field, field.new_full((len(vertices) - known,), OUTSIDE)))
+    field = torch.cat((field, field.new_full((len(vertices) - len(field),), OUTSIDE)))
+    # 3. Cubes that the surface passes, and the vertices they need.
     cubes = _cubes(torch.cat((coords.long(), beside)), weights, vertices, resolution)
-    # 3. Positions and colours of the vertices; those of no voxel are not moved and have no colour.
-    moves = _padded(_shared(voxels, vertices[:known], deformation), len(vertices))
-    colours = _padded(_shared(voxels, vertices[:known], attributes), len(vertices))
+    inside = (field < 0)[cubes.corners]
+    cubes = cubes.take((inside.any(dim=1) & ~inside.all(dim=1)).nonzero().flatten())
+    needed = torch.zeros_like(field, dtype=torch.bool)
+    needed[cubes.corners.flatten()] = True
+    rows = needed[: len(sharing)].nonzero().flatten()  # others are of no voxel
+    # 4. Their positions and colours; those of no voxel are not moved and have no colour.
+    moves, colours = (
+        feats.new_zeros(len(vertices), values.shape[1] // 8).index_copy_(
+            0, rows, _mean(sharing[rows], values)
+        )
+        for values in (deformation, attributes)
+    )
     reach = (1 - 1e-8) / (2 * resolution)
     positions = vertices / resolution - 0.5 + reach * torch.tanh(moves)
     surface = flexicubes(Grid(positions, field, torch.sigmoid(colours)), cubes)
@@ -79,16 +89,24 @@ class _IndexGrid:
             (flat // self.side**2, flat // self.side % self.side, flat % self.side), 1
         )
 
-    def rows(self, coords: Tensor) -> Tensor:
-        """int64 [K, 3] in [-1, resolution] -> int64 [K], -1 where no voxel is."""
-        return self.index[self._flat(coords + 1)].long()
+    def corners(self, cubes: Tensor) -> Tensor:
+        """int64 [K, 3] -> int64 [K, 8]: rows of the vertices at each cube's corners."""
+        flat = self._flat(cubes + 1)
+        steps = [self._flat(cubes.new_tensor(corner)) for corner in CORNERS]
+        return torch.stack([self.index[flat + step] for step in steps], dim=1).long()
+
+    def sharing(self, vertices: Tensor) -> Tensor:
+        """int64 [V, 3] -> int32 [V, 8]: the voxel that has each as its corner i, -1 for none."""
+        flat = self._flat(vertices + 1)
+        steps = [self._flat(vertices.new_tensor(corner)) for corner in CORNERS]
+        return torch.stack([self.index[flat - step] for step in steps], dim=1)
 
     def _touched(self) -> Tensor:
         """bool [side^3]: vertices of voxels, at their place + 1."""
         places = (self.index >= 0).nonzero().flatten()
         touched = torch.zeros_like(self.index, dtype=torch.bool)
         for corner in CORNERS:
-            touched[places + self._flat(torch.tensor(corner)).item()] = True
+            touched[places + self._flat(places.new_tensor(corner))] = True
         return touched
 
     def vertices(self, except_of: _IndexGrid | None = None) -> Tensor:
@@ -108,20 +126,17 @@ class _IndexGrid:
         return places[((places >= 0) & (places < self.side - 2)).all(dim=1)]
 
 
-def _shared(voxels: _IndexGrid, vertices: Tensor, values: Tensor) -> Tensor:
+def _mean(sharing: Tensor, values: Tensor) -> Tensor:
     """Mean over the voxels at each vertex of what they say of it: [N, 8 * C] -> [V, C].
 
     Gathered corner by corner in a fixed order, so the result is the same on every run.
     """
     per_corner = values.unflatten(1, (8, -1))
-    total = values.new_zeros(len(vertices), per_corner.shape[2])
-    count = values.new_zeros(len(vertices), 1)
-    for i, corner in enumerate(CORNERS):
-        rows = voxels.rows(vertices - vertices.new_tensor(corner))
-        present = (rows >= 0).unsqueeze(1)
-        total += per_corner[rows.clamp_(min=0), i] * present
-        count += present
-    return total / count
+    total = values.new_zeros(len(sharing), per_corner.shape[2])
+    for i, rows in enumerate(sharing.unbind(1)):
+        present = (rows >= 0).nonzero().flatten()
+        total.index_add_(0, present, per_corner[rows[present].long(), i])
+    return total / (sharing >= 0).sum(dim=1, keepdim=True)
 
 
 def _cubes(
@@ -131,10 +146,9 @@ def _cubes(
     resolution: int,
 ) -> Cubes:
     """Cubes as rows of their corners; weights of those beside the voxels are zero."""
-    row_of = _IndexGrid(vertices, resolution + 1)
-    corners = [row_of.rows(coords + coords.new_tensor(corner)) for corner in CORNERS]
+    corners = _IndexGrid(vertices, resolution + 1).corners(coords)
     beta, alpha, gamma = _padded(weights, len(coords)).split((12, 8, 1), dim=1)
-    return Cubes(coords, torch.stack(corners, dim=1), beta, alpha, gamma.squeeze(1))
+    return Cubes(coords, corners, beta, alpha, gamma.squeeze(1))
 
 
 def _padded(values: Tensor, length: int) -> Tensor:
