@@ -268,3 +268,12 @@ def test_state_dict_at_full_size(shared: Callable[[str], Path], name: str) -> No
         for key, tensor in to_half(network, torch.float16).state_dict().items()
     }
     assert ours == {key: (t["shape"], t["dtype"]) for key, t in dump["tensors"].items()}
+
+
+def test_dinov2_at_full_size(shared: Callable[[str], Path]) -> None:
+    """VGGT holds a `dinov2_vitl14_reg` whole, under the official names."""
+    dump = json.loads(shared("data/state_dicts/vggt_full.json").read_text())["tensors"]
+    prefix = "aggregator.patch_embed."
+    held = {k.removeprefix(prefix): t for k, t in dump.items() if k.startswith(prefix)}
+    ours = {k: list(tensor.shape) for k, tensor in on_meta(DinoV2).state_dict().items()}
+    assert ours == {key: tensor["shape"] for key, tensor in held.items()}
