@@ -2,7 +2,8 @@
 
 It knows how the mesh decoder packs its output, and no network. The reference fills a dense grid of
 257^3 vertices with ten features; here only voxels exist, and the cubes that touch the inside: what
-stays dense is one int32 index a voxel (70 MB at 256^3).
+stays dense is an int32 index of the grid, 70 MB at 256^3. A shell of 1.3 million voxels there (0.5
+GB of features) takes 0.7 GB besides.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ def test_progress_of_each_step_and_cancelling_between_two(
 # -- loading -------------------------------------------------------------------------------------
 
 
-def test_loads_from_the_models_folder(
-    models_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_without_weights_the_command_to_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
