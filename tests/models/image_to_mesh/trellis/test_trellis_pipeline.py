@@ -17,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from models.context import Cancelled, InputFile, LocalContext, PipelineResult, Unavailable
 from models.image_to_mesh.options import TrellisOptions
 from models.image_to_mesh.trellis.checkpoint import load_generator
+from models.image_to_mesh.trellis.generator import Networks
 from models.image_to_mesh.trellis.pipeline import TrellisPipeline, load
 from models.image_to_mesh.trellis.release import ReleaseUnfit, read_release
+from models.nn.precision import torso_dtype
 from models.nn.residency import Residency
+from models.nn.sparse_tensor import SparseTensor
 from models.splat_to_sog.readers import read
-from tests.models.image_to_mesh.trellis.tiny import STEPS
+from tests.models.image_to_mesh.trellis.tiny import COND, STEPS
 
 Run = Callable[..., PipelineResult]
 
@@ -120,6 +123,50 @@ def test_progress_of_each_step_and_cancelling_between_two(
     ]
     fractions = [fraction for _, fraction, _ in seen]
     assert fractions == sorted(fractions)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "within"),
+    [
+        pytest.param(torch.float16, 5e-3, id="fp16"),  # 11 bits, through a few dozen roundings
+        pytest.param(torch.bfloat16, 4e-2, id="bf16"),  # 8 bits
+    ],
+)
+def test_every_network_in_half_precision(
+    models_folder: Path,
+    loaded: TrellisPipeline,
+    rng: np.random.Generator,
+    dtype: torch.dtype,
+    within: float,
+) -> None:
+    """Torsos in half precision answer in fp32, and what the fp32 networks do, up to rounding."""
+    release, images = (
+        models_folder / "trellis-image-large",
+        models_folder / "dinov2-large-registers",
+    )
+    halved = load_generator(read_release(release), images, Residency("cpu"), dtype).networks
+    whole = loaded.generator.networks
+    seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    grid, tokens = (torch.randn(shape, generator=seed) for shape in ((1, 8, 2, 2, 2), (1, 9, COND)))
+    coords = (torch.rand(8, 8, 8, generator=seed) < 0.2).nonzero().int()
+    coords = torch.nn.functional.pad(coords, (1, 0))
+    latent = SparseTensor(torch.randn(len(coords), 8, generator=seed), coords)
+    t = torch.tensor([500.0])
+
+    def answers(networks: Networks) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [
+                networks.structure_flow(grid, t, tokens),
+                networks.structure_decoder(grid),
+                networks.latent_flow(latent, t, tokens).feats,
+                networks.mesh_decoder(latent).feats,
+                networks.gaussian_decoder(latent).feats,
+            ]
+
+    assert torso_dtype(halved.latent_flow) == dtype
+    for half, full in zip(answers(halved), answers(whole), strict=True):
+        assert half.dtype == torch.float32
+        assert 0 < (half - full).abs().max() <= within * full.abs().max()
 
 
 # -- loading -------------------------------------------------------------------------------------
