@@ -186,6 +186,18 @@ def test_backends_agree(generator) -> None:
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [(19, 32), (96, 96), (256, 256)])
+def test_infinities_reach_their_neighbours_alone(generator, channels: tuple[int, int]) -> None:
+    from models.nn.sparse_conv.triton_conv import convolve
+
+    sites = cloud(generator, size=16, share=0.2).sites
+    layer = Layer(submanifold_map(sites, (3, 3, 3)), channels, torch.float16, generator)
+    layer.feats[100] = float("inf")
+    out = convolve(layer.feats, layer.weight, None, layer.map)
+    expected = (layer.map.neighbours == 100).any(0)
+    assert torch.equal(~out.isfinite().all(1), expected)
+
+
 def test_no_rows(generator) -> None:
     x = SparseTensor(
         torch.zeros(0, 32, device="cuda"), torch.zeros(0, 4, device="cuda", dtype=torch.int32), 1

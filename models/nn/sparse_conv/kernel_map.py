@@ -81,7 +81,7 @@ def submanifold_map(sites: Sites, kernel_size: Size, by_triton: bool = False) ->
     """The map of a submanifold convolution (Graham et al. 2018): outputs are the inputs' sites.
 
     Output p takes input p + k - size // 2 for each k. by_triton: a 3^3 kernel's map is found by
-    one Triton kernel, the same map in a third of the time. In torch only half of the offsets is
+    one Triton kernel, the same map up to three times as fast. In torch only half of the offsets is
     searched: where i finds j under v, j finds i under the opposite offset V - 1 - v.
 
     Raises ValueError for an even kernel, which has no centre.

@@ -53,6 +53,15 @@ def convolution_error(kernel_map: KernelMap, case: tuple, normal) -> float:
     return float((out.double() - expected).norm() / expected.norm())
 
 
+def tainted_in_vain(kernel_map: KernelMap, normal) -> float:
+    """Rows that are not finite though no neighbour is infinite, and the other way round."""
+    feats, weight = normal(kernel_map.n_in, 19).float(), normal(32, 3, 3, 3, 19).float()
+    feats[kernel_map.n_in // 2] = float("inf")
+    out = launch(Plan(TILE), feats, weight, None, None, arrange(kernel_map.neighbours))
+    expected = (kernel_map.neighbours == kernel_map.n_in // 2).any(0)
+    return float((~out.isfinite().all(1) != expected).sum())
+
+
 def main(seed: int) -> dict[str, float]:
     grid = random_grid(seed, items=3, extent=(6, 5, 7), empty=frozenset([1]), corner=100)
     sites = grid.tensor.sites
@@ -74,6 +83,7 @@ def main(seed: int) -> dict[str, float]:
 
     for name, case in CASES.items():
         errors[name] = convolution_error(kernel_map, case, grid.normal)
+    errors["infinities"] = tainted_in_vain(kernel_map, grid.normal)
     strided = strided_map(sites, (2, 2, 2), 2)[1]
     case = (TILE, 1, 16, 32, "float32", 1, 0)
     errors["strided"] = convolution_error(strided, case, grid.normal)

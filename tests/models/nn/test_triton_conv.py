@@ -23,7 +23,7 @@ from models.nn.sparse_conv.triton_tiles import Card, Plan, Problem, choose_plan,
 ROOT = Path(__file__).resolve().parents[3]
 H200, T4 = Card(90, 132), Card(75, 40)
 HALF, SINGLE = torch.float16, torch.float32
-INTEGERS = ["map", "every row once", "table", "masks", "padding"]
+INTEGERS = ["map", "every row once", "table", "masks", "padding", "infinities"]
 CONVOLUTIONS = {
     "96 channels in two parts": 5e-4,  # fp16 rounds the result once: 2^-11 at most
     "channels no tile divides": 1e-6,
@@ -47,7 +47,7 @@ def errors() -> dict[str, float]:
 
 
 @pytest.mark.parametrize("what", INTEGERS)
-def test_map_and_arrangement(errors: dict[str, float], what: str) -> None:
+def test_map_arrangement_and_who_sees_whom(errors: dict[str, float], what: str) -> None:
     assert errors[what] == 0
 
 
