@@ -47,6 +47,15 @@ def test_positions_of_another_size_are_the_trained_grid_resized(network: DinoV2)
     assert (rows[1:, 0] > rows[:-1, 0]).all()
 
 
+def test_positions_of_a_smaller_image_are_low_passed(network: DinoV2) -> None:
+    """Halved, the filter reaches twice as far: an impulse in column 0 is felt in the right half."""
+    network.pos_embed[0, 1:] = 0
+    network.pos_embed[0, 1] = 1
+    halved = network._positions(2, 2)[0, 1:, 0].unflatten(0, (2, 2))
+    assert halved[0, 0] > 0.1
+    assert halved[0, 1].abs() > 1e-3
+
+
 def test_tokens_of_a_wide_image(network: DinoV2) -> None:
     tokens = network(torch.randn(1, 3, 28, 70))
     assert tokens.prenorm.shape == (1, 1 + 4 + 10, 32)

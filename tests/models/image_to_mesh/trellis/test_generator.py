@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from models.image_to_mesh.trellis.generator import Generator
 from models.image_to_mesh.trellis.release import SamplerSettings, read_release
 from models.nn.residency import Residency
 from models.nn.samplers import rescaled_times
+from models.nn.sparse_tensor import SparseTensor
 from tests.models.image_to_mesh.trellis.tiny import COND
 
-SETTINGS = SamplerSettings(3, 5.0, (0.5, 1.0), 3.0)
+SETTINGS = SamplerSettings(5, 5.0, (0.5, 1.0), 3.0)
+COORDS = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4], [0, 5, 5, 5]], dtype=torch.int32)
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +43,55 @@ def tokens(rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.standard_normal((1, 7, COND)).astype(np.float32))
 
 
-def test_structure_is_sampled_as_written_out(generator: Generator, tokens: Tensor) -> None:
+def written_out(
+    velocity: Callable[[Tensor, float, Tensor], Tensor], x: Tensor, tokens: Tensor
+) -> Tensor:
     """(1 + w) v(image) - w v(zeros) where 0.5 <= t <= 1, v(image) below; Euler steps to t = 0."""
-    flow, x = generator.networks.structure_flow, torch.randn(1, 8, 2, 2, 2, generator=seeded())
     times = rescaled_times(SETTINGS.steps, SETTINGS.rescale_t)
+    assert any(t < 0.5 for t in times[:-1])
+    for t, t_next in zip(times, times[1:], strict=False):
+        v = velocity(x, t, tokens)
+        if t >= 0.5:
+            v = 6.0 * v - 5.0 * velocity(x, t, torch.zeros_like(tokens))
+        x = x - (t - t_next) * v
+    return x
+
+
+def test_structure_is_sampled_as_written_out(generator: Generator, tokens: Tensor) -> None:
+    flow, decoder = generator.networks.structure_flow, generator.networks.structure_decoder
     with torch.no_grad():
-        for t, t_next in zip(times, times[1:], strict=False):
-            thousandths = torch.tensor([1000 * t])
-            v = flow(x, thousandths, tokens)
-            if t >= 0.5:
-                v = 6.0 * v - 5.0 * flow(x, thousandths, torch.zeros_like(tokens))
-            x = x - (t - t_next) * v
-        expected = (generator.networks.structure_decoder(x)[:, 0] > 0).nonzero().int()
+        x = written_out(
+            lambda x, t, cond: flow(x, torch.tensor([1000 * t]), cond),
+            torch.randn(1, 8, 2, 2, 2, generator=seeded()),
+            tokens,
+        )
+        expected = (decoder(x)[:, 0] > 0).nonzero().int()
     coords = generator.structure(tokens, seeded(), SETTINGS)
     assert 0 < len(coords) < 512
     assert torch.equal(coords, expected)
 
 
+def test_latent_is_sampled_as_written_out(generator: Generator, tokens: Tensor) -> None:
+    flow, noise = generator.networks.latent_flow, torch.randn(3, 8, generator=seeded())
+    with torch.no_grad():
+        x = written_out(
+            lambda x, t, cond: flow(SparseTensor(x, COORDS), torch.tensor([1000 * t]), cond).feats,
+            noise,
+            tokens,
+        )
+    plain = replace(generator, latent_mean=[0.0] * 8, latent_std=[1.0] * 8)
+    # Keys and values made once, one token for many zeros: the same sums in another order.
+    torch.testing.assert_close(
+        plain.latent(tokens, COORDS, seeded(), SETTINGS).feats, x, atol=1e-4, rtol=1e-4
+    )
+
+
 def test_latent_comes_in_the_decoders_scale(generator: Generator, tokens: Tensor) -> None:
-    coords = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4], [0, 5, 5, 5]], dtype=torch.int32)
     plain = replace(generator, latent_mean=[0.0] * 8, latent_std=[1.0] * 8)
     scaled = replace(generator, latent_mean=range(8), latent_std=range(1, 9))
-    as_sampled = plain.latent(tokens, coords, seeded(), SETTINGS).feats
+    as_sampled = plain.latent(tokens, COORDS, seeded(), SETTINGS).feats
     expected = as_sampled * torch.arange(1.0, 9) + torch.arange(8.0)
-    torch.testing.assert_close(scaled.latent(tokens, coords, seeded(), SETTINGS).feats, expected)
+    torch.testing.assert_close(scaled.latent(tokens, COORDS, seeded(), SETTINGS).feats, expected)
 
 
 def test_empty_structure_is_told_with_a_next_step(
