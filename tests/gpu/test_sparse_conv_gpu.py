@@ -117,18 +117,19 @@ def tf32() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def run_every_tile(layer: Layer, tf32: bool) -> Iterator[Tensor]:
-    from models.nn.sparse_conv.triton_conv import arrangement_of, card_of, launch
+def run_every_tile(layer: Layer) -> Iterator[Tensor]:
+    from models.nn.sparse_conv.triton_conv import arrangement_of, card_of, launch, problem_of
     from models.nn.sparse_conv.triton_tiles import Plan, tiles_of
 
+    precision = problem_of(layer.feats, layer.weight, layer.map).precision
     arrangement, dtype = arrangement_of(layer.map), layer.feats.dtype
     channels = layer.weight.shape[0]
-    for tile in tiles_of(card_of(layer.feats.device).capability, dtype, tf32):
+    for tile in tiles_of(card_of(layer.feats.device).capability, dtype):
         for splits in (1, 2, 6):
             poison(splits, arrangement.padded, channels, dtype=torch.float32)
             poison(arrangement.n, channels, dtype=dtype)
             given = layer.feats, layer.weight, layer.bias, layer.residual, arrangement
-            yield launch(Plan(tile, splits), *given)
+            yield launch(Plan(tile, splits, precision), *given)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -136,7 +137,7 @@ def test_every_tile_of_this_card(generator, dtype: torch.dtype) -> None:
     sites = cloud(generator, size=16, share=0.35).sites
     layer = Layer(submanifold_map(sites, (3, 3, 3)), (64, 160), dtype, generator)
     expected = layer.expected()
-    for out in run_every_tile(layer, tf32=False):
+    for out in run_every_tile(layer):
         layer.check(out, expected)
 
 
@@ -144,7 +145,7 @@ def test_tf32_only_where_it_is_switched_on(generator, tf32) -> None:
     sites = cloud(generator, size=16, share=0.35).sites
     layer = Layer(submanifold_map(sites, (3, 3, 3)), (64, 160), torch.float32, generator)
     expected = layer.expected()
-    for out in run_every_tile(layer, tf32=True):
+    for out in run_every_tile(layer):
         assert 1e-5 < (out.double() - expected).norm() / expected.norm() < 1e-3
 
 
@@ -186,12 +187,15 @@ def test_backends_agree(generator) -> None:
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("channels", [(19, 32), (96, 96), (256, 256)])
-def test_infinities_reach_their_neighbours_alone(generator, channels: tuple[int, int]) -> None:
+def test_infinities_reach_their_neighbours_alone(
+    generator, channels: tuple[int, int], dtype: torch.dtype
+) -> None:
     from models.nn.sparse_conv.triton_conv import convolve
 
     sites = cloud(generator, size=16, share=0.2).sites
-    layer = Layer(submanifold_map(sites, (3, 3, 3)), channels, torch.float16, generator)
+    layer = Layer(submanifold_map(sites, (3, 3, 3)), channels, dtype, generator)
     layer.feats[100] = float("inf")
     out = convolve(layer.feats, layer.weight, None, layer.map)
     expected = (layer.map.neighbours == 100).any(0)

@@ -17,7 +17,7 @@ from models.nn.sparse_conv import torch_conv
 from models.nn.sparse_conv.kernel_map import KernelMap
 from models.nn.sparse_conv.triton_kernels import implicit_gemm, sum_splits
 from models.nn.sparse_conv.triton_map import VOLUME_LIMIT, Arrangement, arrange
-from models.nn.sparse_conv.triton_tiles import Card, Plan, Problem
+from models.nn.sparse_conv.triton_tiles import Card, Plan, Problem, precision_of
 from models.nn.sparse_conv.triton_tuning import measure_plan, plan_for
 
 _SUM_ROWS, _SUM_COLUMNS = 32, 64
@@ -32,7 +32,7 @@ def convolve(
 ) -> Tensor:  # [N_out, Cout]
     """bias + residual + sum over v of weight[:, v] @ feats[map[v]], summed in fp32, rounded once.
 
-    fp32 is multiplied exactly unless `torch.backends.cuda.matmul.allow_tf32` is set. Kernels of
+    fp32 keeps its precision unless `torch.backends.cuda.matmul.allow_tf32` is set. Kernels of
     more than 31 offsets, and bf16 before sm_80, are left to the reference.
     """
     card = card_of(feats.device)
@@ -59,8 +59,11 @@ def card_of(device: torch.device) -> Card:
 
 
 def problem_of(feats: Tensor, weight: Tensor, kernel_map: KernelMap) -> Problem:
-    channels, rounds = (feats.shape[1], weight.shape[0]), _rounds(feats.dtype)
-    return Problem(feats.dtype, kernel_map.n_out, *channels, kernel_map.volume, rounds)
+    """tf32 follows PyTorch's own switch, off unless someone sets it."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    precision = precision_of(card_of(feats.device).capability, feats.dtype, tf32)
+    channels = feats.shape[1], weight.shape[0]
+    return Problem(feats.dtype, kernel_map.n_out, *channels, kernel_map.volume, precision)
 
 
 def tune(feats: Tensor, weight: Tensor, kernel_map: KernelMap, repeats: int = 9) -> Plan:
@@ -126,7 +129,7 @@ def launch(
         IN_STRIDE=matrices.stride(2),
         HAS_BIAS=bias is not None and splits == 1,
         HAS_RESIDUAL=residual is not None and splits == 1,
-        PRECISION="tf32" if _rounds(feats.dtype) else "ieee",
+        PRECISION=plan.precision,
         WIDE=max(feats.numel(), arrangement.table.numel()) >= 1 << 31,
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,

@@ -51,7 +51,7 @@ def implicit_gemm(
     OUT_STRIDE: tl.constexpr,
     HAS_BIAS: tl.constexpr,  # False with SPLITS > 1, as the next: `sum_splits` adds them
     HAS_RESIDUAL: tl.constexpr,
-    PRECISION: tl.constexpr,  # of fp32 products: "ieee" or "tf32"
+    PRECISION: tl.constexpr,  # of fp32 products: "ieee", "tf32" or "tf32x3"
     WIDE: tl.constexpr,  # elements are counted in int64
     BLOCK_M: tl.constexpr,  # rows
     BLOCK_N: tl.constexpr,  # channels out, and

@@ -33,7 +33,7 @@ def plan_for(card: Card, problem: Problem) -> Plan:
 def load_plans(path: Path) -> None:
     """Plans that `save_plans` wrote are used from now on, in place of any before."""
     entries = json.loads(path.read_text())
-    plans = {key: Plan(Tile(**entry["tile"]), entry["splits"]) for key, entry in entries.items()}
+    plans = {key: Plan(**entry | {"tile": Tile(**entry["tile"])}) for key, entry in entries.items()}
     _measured.clear()
     _measured.update(plans)
 
@@ -57,14 +57,14 @@ def candidates(card: Card, problem: Problem) -> Iterator[Plan]:
     """The table's plan, then tiles of other widths, each unsplit and split as the rule would."""
     first = choose_plan(card, problem)
     yield first
-    for tile in tiles_of(card.capability, problem.dtype, problem.tf32):
+    for tile in tiles_of(card.capability, problem.dtype):
         tile = replace(tile, depth=min(tile.depth, first.tile.depth))
         splits = choose_splits(tile, card.processors, problem)
-        yield from (Plan(tile, count) for count in sorted({1, splits}))
+        yield from (Plan(tile, count, problem.precision) for count in sorted({1, splits}))
 
 
 def _key(card: Card, problem: Problem) -> str:
     """Rows count by their octave: a plan for 220,000 serves 200,000."""
     shape = f"{problem.channels_in}>{problem.channels_out}x{problem.volume}"
-    numbers = f"{str(problem.dtype).removeprefix('torch.')}{'/tf32' if problem.tf32 else ''}"
+    numbers = f"{str(problem.dtype).removeprefix('torch.')}/{problem.precision}"
     return f"sm_{card.capability}x{card.processors} {numbers} {shape} {problem.rows.bit_length()}"

@@ -56,12 +56,12 @@ def case(kernel: str, dtype: torch.dtype, constants: dict[str, Any], tile: Tile 
 
 
 def gemm(
-    dtype: torch.dtype, tile: Tile, *, channels: int = 384, splits: int = 1, tf32: bool = False
+    dtype: torch.dtype, tile: Tile, *, channels: int = 384, splits: int = 1, precision: str = "ieee"
 ):
     constants = {
         "IN": channels, "OUT": 2 * tile.width, "OUT_STRIDE": 27 * channels,
         "OFFSET_STRIDE": channels, "IN_STRIDE": 1, "HAS_BIAS": splits == 1,
-        "HAS_RESIDUAL": splits == 1, "PRECISION": "tf32" if tf32 else "ieee", "WIDE": False,
+        "HAS_RESIDUAL": splits == 1, "PRECISION": precision, "WIDE": False,
         "BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "TAIL_N": tile.tail,
         "BLOCK_K": tile.depth, "SPLITS": splits,
     }  # fmt: skip
@@ -102,11 +102,12 @@ def test_tiles_fit_and_do_not_spill(version: str, capability: int, tmp_path: Pat
     half = tiles_of(capability, torch.float16)
     products = [gemm(torch.float16, tile) for tile in half]
     products.append(gemm(torch.float16, half[-1], channels=40, splits=3))
-    exact = [gemm(torch.float32, tiles_of(capability, torch.float32)[-1])]
+    single = tiles_of(capability, torch.float32)
+    exact = [gemm(torch.float32, single[-1])] if capability < 80 else []
     if capability >= 80:
         products.append(gemm(torch.bfloat16, half[-1]))
-        tile = tiles_of(capability, torch.float32, tf32=True)[-1]
-        products.append(gemm(torch.float32, tile, tf32=True))
+        products += [gemm(torch.float32, tile, precision="tf32x3") for tile in single]
+        products.append(gemm(torch.float32, single[-1], precision="tf32"))
     rest = others(torch.float16)
     found = reports(version, capability, products + exact + rest, tmp_path)
     for report in found:

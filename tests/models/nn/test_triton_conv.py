@@ -18,7 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.nn.sparse_conv import triton_tuning
-from models.nn.sparse_conv.triton_tiles import Card, Plan, Problem, choose_plan, tiles_of
+from models.nn.sparse_conv.triton_tiles import (
+    Card,
+    Plan,
+    Problem,
+    choose_plan,
+    precision_of,
+    tiles_of,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 H200, T4 = Card(90, 132), Card(75, 40)
@@ -68,7 +75,7 @@ problems = st.builds(
     channels_in=channels,
     channels_out=channels,
     volume=st.sampled_from((1, 8, 27)),
-    tf32=st.booleans(),
+    precision=st.sampled_from(("ieee", "tf32", "tf32x3")),
 )
 
 
@@ -79,7 +86,7 @@ def test_any_problem_has_a_plan(problem: Problem, capability: int) -> None:
     assert plan == choose_plan(card, problem)
     assert 16 <= plan.tile.depth <= 64
     assert 1 <= plan.splits <= problem.volume
-    widths = [tile.width for tile in tiles_of(capability, problem.dtype, problem.tf32)]
+    widths = [tile.width for tile in tiles_of(capability, problem.dtype)]
     padded = -(-problem.channels_out // plan.tile.width) * plan.tile.width
     assert padded == min(-(-problem.channels_out // width) * width for width in widths)
 
@@ -105,9 +112,10 @@ def test_few_rows_are_split_and_many_are_not() -> None:
     assert choose_plan(H200, Problem(HALF, 5_000, 128, 128, 1)).splits == 1
 
 
-def test_rounding_to_tf32_needs_a_card_that_has_it() -> None:
-    assert tiles_of(75, SINGLE, tf32=True) == tiles_of(75, SINGLE)
-    assert tiles_of(86, SINGLE, tf32=True) != tiles_of(86, SINGLE)
+def test_fp32_is_rounded_to_tf32_only_where_it_may_and_can() -> None:
+    assert precision_of(90, SINGLE, tf32=False) == "tf32x3"
+    assert precision_of(90, SINGLE, tf32=True) == "tf32"
+    assert precision_of(75, SINGLE, tf32=True) == precision_of(90, HALF, tf32=True) == "ieee"
 
 
 @pytest.fixture
