@@ -205,9 +205,9 @@ def tables(known: dict[str, Any]) -> list[str]:
         ("PSNR dB", lambda side, row: f"{side['render']['psnr']:.2f}"),
         ("SSIM", lambda side, row: f"{side['render']['ssim']:.4f}"),
         ("engine dB", lambda side, row: f"{side['engine']['psnr']:.1f}"),
-        ("CPU s", lambda side, row: f"{side['cpu_s']:.2f} ({ratio(side, row, 'cpu_s')})"),
+        ("CPU s", lambda side, row: beside(f"{side['cpu_s']:.2f}", side, row, "cpu_s")),
         ("wall s", lambda side, row: f"{side['wall_s']:.2f}"),
-        ("peak MB", lambda side, row: f"{side['rss_mb']:.0f} ({ratio(side, row, 'rss_mb')})"),
+        ("peak MB", lambda side, row: beside(f"{side['rss_mb']:.0f}", side, row, "rss_mb")),
     )
     lines = ["| scene | by | " + " | ".join(name for name, _ in columns) + " |"]
     lines.append("|---" * (len(columns) + 2) + "|")
@@ -236,6 +236,11 @@ def tables(known: dict[str, Any]) -> list[str]:
                 sizes = [f"{side['textures'][n]:,}" if n in side["textures"] else "" for n in names]
                 lines.append(f"| {scene} | {by} | " + " | ".join(sizes) + " |")
     return lines
+
+
+def beside(figure: str, side: Run, row: Run, key: str) -> str:
+    """The figure, and its share of the peer's where the peer was run."""
+    return f"{figure} ({ratio(side, row, key)})" if "splat-transform" in row["sides"] else figure
 
 
 def ratio(side: Run, row: Run, key: str) -> str:
