@@ -147,7 +147,7 @@ def test_the_command_line_follows_a_failing_job(
 def test_ctrl_c_cancels_the_job_on_the_service(
     live_service, client: Client, egg: Path, tmp_path: Path
 ) -> None:
-    ahead = [client.submit_mesh(egg, resolution=256, seed=seed) for seed in range(4)]
+    ahead = [client.submit_mesh(egg, resolution=256, seed=seed) for seed in range(12)]
     command = [sys.executable, "-m", "service.cli", "mesh", str(egg), "-o", "a.glb"]
     process = subprocess.Popen(
         [*command, "--server", live_service.url],
