@@ -49,7 +49,7 @@ PASTED = [
     ("R2", "requires device with capability <= (9, 0) but your GPU has capability (12, 0)"),
     ("R3", "computeCapability not supported\nUNREACHABLE executed at ..."),
     ("R3", "ptxas fatal: Value 'sm_120' is not defined for option 'gpu-name'"),
-    ("R4", "PermissionError: [Errno 13] Permission denied: '/root/.triton/cache'"),
+    ("R4", "PermissionError: [Errno 13] Permission denied: '/home/user/.triton/cache'"),
     ("R5", "undefined symbol: __nvJitLinkAddData_12_1, version libnvJitLink.so.12"),
 ]
 
