@@ -6,7 +6,6 @@ Knows the client's `Job`, not the queue. rich is loaded only for a table on a te
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from service.cli.address import ServiceAddress
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
+from service.cli.table import print_table
 
 if TYPE_CHECKING:
     from service.client import Client, Job
@@ -55,7 +55,7 @@ def list_jobs(
     if as_json:
         click.echo(json.dumps([job.data for job in found], indent=2))
     else:
-        _print_table(found)
+        print_table(COLUMNS, [_row(job) for job in found], "No jobs.")
 
 
 @jobs.command("show")
@@ -137,22 +137,6 @@ def _service(url: str | None) -> Iterator[Client]:
     # Someone is waiting at the prompt: fewer second tries than a program would make.
     with Client(address, retries=1) as client:
         yield client
-
-
-def _print_table(found: Sequence[Job]) -> None:
-    """A table on a terminal; elsewhere tab-separated lines, for cut and awk."""
-    rows = [_row(job) for job in found]
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, highlight=False).print(table if rows else "No jobs.")
 
 
 def _row(job: Job) -> tuple[str, ...]:

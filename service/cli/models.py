@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import click
 
 from service.cli.progress import OnProgress, show_progress
 from service.cli.refused import Refused
+from service.cli.table import print_table
 
 if TYPE_CHECKING:
     from models.weights.catalogue import WeightEntry
@@ -42,7 +42,7 @@ def list_models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "models": rows}, indent=2))
         return
-    _print_table([_row(facts) for facts in rows])
+    print_table(COLUMNS, [_row(facts) for facts in rows])
     click.echo(f"Folder: {folder}", err=True)
 
 
@@ -229,21 +229,6 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     needed = ", ".join(facts["pipelines"]) + (" (optional)" if facts["optional"] else "")
     state = facts["path"] or ("pickles only" if facts["pickled"] else "not here")
     return facts["name"], facts["licence"], size, needed, state
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal; elsewhere tab-separated lines, for cut and awk."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
 
 
 def _judged(entry: WeightEntry, place: Path, verdicts: Sequence[Verdict]) -> dict[str, Any]:

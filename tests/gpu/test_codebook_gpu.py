@@ -5,20 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.context import Unavailable
 from models.splat_to_sog.codebook import build_codebook, optimal_partition
-from models.splat_to_sog.device import import_cupy
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def cuda() -> str:
-    try:
-        import_cupy("cuda:0")
-    except Unavailable as missing:
-        pytest.skip(missing.message)
-    return "cuda:0"
 
 
 @pytest.mark.parametrize(

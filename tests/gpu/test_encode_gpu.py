@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.context import Cancelled, Unavailable
-from models.splat_to_sog.device import import_cupy
+from models.context import Cancelled
 from models.splat_to_sog.encode import encode
 from models.splat_to_sog.options import SogOptions
 from models.splat_to_sog.splats import Splats
@@ -17,15 +16,6 @@ from models.splat_to_sog.splats import Splats
 pytestmark = pytest.mark.gpu
 
 OF_THE_PALETTE = {"shN_centroids.webp", "shN_labels.webp", "meta.json"}
-
-
-@pytest.fixture(scope="module")
-def cuda() -> str:
-    try:
-        import_cupy("cuda:0")
-    except Unavailable as missing:
-        pytest.skip(missing.message)
-    return "cuda:0"
 
 
 def scene(rng, n: int, coefficients: int = 15) -> Splats:

@@ -5,22 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.context import Unavailable
-from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.order import hilbert_keys
 from models.splat_to_sog.order.device import hilbert_order_on_device, walk_on_device
 from models.splat_to_sog.order.walk import FARTHEST, walk
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def cuda() -> str:
-    try:
-        import_cupy("cuda:0")
-    except Unavailable as missing:
-        pytest.skip(missing.message)
-    return "cuda:0"
 
 
 @pytest.mark.parametrize(

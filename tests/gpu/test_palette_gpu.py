@@ -5,21 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.context import Unavailable
-from models.splat_to_sog.device import import_cupy
 from models.splat_to_sog.palette import build_palette, device, relabel
 from models.splat_to_sog.palette.rounding import rounded
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def cuda() -> str:
-    try:
-        import_cupy("cuda:0")
-    except Unavailable as missing:
-        pytest.skip(missing.message)
-    return "cuda:0"
 
 
 def rows_like_harmonics(rng, n: int, d: int) -> np.ndarray:

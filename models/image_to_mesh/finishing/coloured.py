@@ -5,19 +5,22 @@ Knows nothing of how the mesh was made. Format: Khronos glTF 2.0 specification, 
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.image_to_mesh.finishing.container import (
+    FLOAT,
+    INDEX_BUFFER,
+    UINT16,
+    UINT32,
+    VERTEX_BUFFER,
+    glb,
+)
 from models.image_to_mesh.finishing.mesh import METALLIC, ROUGHNESS
 from models.image_to_mesh.finishing.normals import vertex_normals
-
-FLOAT, UINT16, UINT32 = 5126, 5123, 5125
-VERTEX_BUFFER, INDEX_BUFFER = 34962, 34963
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def encode_coloured_glb(mesh: ColouredMesh, name: str = "object") -> bytes:
         "bufferViews": views,
         "accessors": accessors,
     }
-    return _container(document, bytes(binary))
+    return glb(document, bytes(binary))
 
 
 def _linear(srgb: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -77,20 +80,3 @@ def _linear(srgb: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _bounds(vertices: npt.NDArray[np.float32]) -> dict[str, Any]:
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     return {"min": [float(v) for v in low], "max": [float(v) for v in high]}
-
-
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
-    """Header, JSON chunk, binary chunk; each padded to four bytes."""
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    binary += bytes(-len(binary) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    return b"".join(
-        (
-            struct.pack("<4sII", b"glTF", 2, total),
-            struct.pack("<I4s", len(text), b"JSON"),
-            text,
-            struct.pack("<I4s", len(binary), b"BIN\0"),
-            binary,
-        )
-    )

@@ -6,18 +6,22 @@ Knows nothing of how the mesh was made. Format: Khronos glTF 2.0 specification, 
 from __future__ import annotations
 
 import io
-import json
-import struct
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from models.image_to_mesh.finishing.container import (
+    FLOAT,
+    INDEX_BUFFER,
+    UINT16,
+    UINT32,
+    VERTEX_BUFFER,
+    glb,
+)
 from models.image_to_mesh.finishing.mesh import METALLIC, ROUGHNESS, TexturedMesh
 
-FLOAT, UINT16, UINT32 = 5126, 5123, 5125
-VERTEX_BUFFER, INDEX_BUFFER = 34962, 34963
 CLAMP_TO_EDGE, LINEAR, LINEAR_MIPMAP_LINEAR = 33071, 9729, 9987
 JPEG_QUALITY = 92
 
@@ -112,15 +116,4 @@ def encode_glb(mesh: TexturedMesh, kind: TextureFormat = "jpeg", name: str = "ob
         "bufferViews": views,
         "buffers": [{"byteLength": len(binary)}],
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    return b"".join(
-        [
-            struct.pack("<4sII", b"glTF", 2, total),
-            struct.pack("<I4s", len(text), b"JSON"),
-            text,
-            struct.pack("<I4s", len(binary), b"BIN\0"),
-            bytes(binary),
-        ]
-    )
+    return glb(document, bytes(binary))
