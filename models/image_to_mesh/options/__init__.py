@@ -1,0 +1,10 @@
+"""Options of image(s) -> mesh, a model per pipeline; HTTP, CLI and docs derive from them.
+
+Knows nothing of arrays: importing this package is cheap, so the HTTP layer may.
+"""
+
+from models.image_to_mesh.options.embedded import EmbeddedOptions
+from models.image_to_mesh.options.shared import MeshOptions, NetworkOptions
+from models.image_to_mesh.options.trellis import TrellisOptions
+
+__all__ = ["EmbeddedOptions", "MeshOptions", "NetworkOptions", "TrellisOptions"]

@@ -1,0 +1,82 @@
+"""The options that every image-to-mesh pipeline has, defined once: range, meaning, default.
+
+Knows no pipeline. One that wants another default assigns it: `faces: Faces = 30_000`; the range
+and the words stay.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MeshFormat = Literal["glb", "obj", "ply", "stl"]
+FORMATS_TEXT = (
+    "Files to write; the first is the main result. obj comes as a ZIP of .obj, .mtl and texture; "
+    "ply carries vertex colours; stl is shape alone."
+)
+
+Faces = Annotated[int, Field(ge=500, le=500_000, description="Face budget of the simplified mesh.")]
+TextureSize = Annotated[
+    Literal[1024, 2048, 4096], Field(description="Side of the square texture, pixels.")
+]
+TextureFormat = Annotated[
+    Literal["jpeg", "png"],
+    Field(description="Texture inside the file: jpeg (quality 92, full chroma) or lossless png."),
+]
+Seed = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of every random choice; with a network another seed imagines another "
+        "object.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description="Steps of each sampler of a network: more take longer and stray less; default: "
+        "the checkpoint's.",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=20,
+        description="How strictly a network follows the image; default: the checkpoint's.",
+    ),
+]
+
+
+class MeshOptions(BaseModel):
+    """What may be asked of any image-to-mesh pipeline, whichever is taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    formats: Annotated[tuple[MeshFormat, ...], Field(min_length=1, description=FORMATS_TEXT)] = (
+        "glb",
+    )
+    faces: Faces = 20_000
+    texture_size: TextureSize = 1024
+    texture_format: TextureFormat = "jpeg"
+    steps: Steps = None
+    guidance: Guidance = None
+    seed: Seed = 0
+
+    def without_effect(self) -> dict[str, Any]:
+        """Options that were given although this pipeline has no use for them; each with its value.
+
+        They are accepted, so that one request fits every pipeline, and a warning says so.
+        """
+        return {}
+
+
+class NetworkOptions(MeshOptions):
+    """What networks have beyond that: a finer mesh to start from, so larger budgets."""
+
+    faces: Faces = 30_000
+    texture_size: TextureSize = 2048

@@ -1,0 +1,55 @@
+"""Options of TRELLIS: the shared ones, and finer ones for each of its two samplers.
+
+Knows nothing of arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
+
+
+class TrellisOptions(NetworkOptions):
+    """Options of TRELLIS: networks imagine the object from one image or a few, sides unseen too."""
+
+    formats: Annotated[
+        tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
+        Field(
+            min_length=1,
+            description=f"{FORMATS_TEXT} splat is a .ply of 3-D Gaussians, not a mesh.",
+        ),
+    ] = ("glb",)
+    mixing: Annotated[
+        Literal["stochastic", "multidiffusion"],
+        Field(
+            description="How several images lead the networks: one each step in turn, or all at "
+            "every step, which takes as many times longer."
+        ),
+    ] = "stochastic"
+    structure_steps: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Steps that find the shape; default: as steps."),
+    ] = None
+    structure_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly the shape follows the image; default: as guidance.",
+        ),
+    ] = None
+    latent_steps: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Steps that find surface and colours; default: as steps."),
+    ] = None
+    latent_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly surface and colours follow the image; default: as guidance.",
+        ),
+    ] = None
