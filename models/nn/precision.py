@@ -18,7 +18,7 @@ from models.nn.sparse_conv import StoredConv3d
 N = TypeVar("N", bound=nn.Module)
 
 TORSO = ("blocks", "input_blocks", "middle_block", "out_blocks", "upsample")
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, StoredConv3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d, StoredConv3d)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 FIRST_WITH_BFLOAT16 = (8, 0)
 

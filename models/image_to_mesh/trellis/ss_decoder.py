@@ -28,16 +28,16 @@ class SparseStructureDecoder(nn.Module):
         self.latent_channels = latent_channels
         wide = channels[0]
         self.input_layer = nn.Conv3d(latent_channels, wide, 3, padding=1)
-        self.middle_block = nn.Sequential(*(_ResBlock(wide) for _ in range(num_res_blocks_middle)))
+        self.middle_block = nn.Sequential(*(ResBlock(wide) for _ in range(num_res_blocks_middle)))
         blocks: list[nn.Module] = []
         for level, width in enumerate(channels):
-            blocks += [_ResBlock(width) for _ in range(num_res_blocks)]
+            blocks += [ResBlock(width) for _ in range(num_res_blocks)]
             if level + 1 < len(channels):
                 blocks.append(_Upsample(width, channels[level + 1]))
         self.blocks = nn.Sequential(*blocks)
         last = channels[-1]
         self.out_layer = nn.Sequential(
-            _ChannelNorm(last), nn.SiLU(), nn.Conv3d(last, out_channels, 3, padding=1)
+            ChannelNorm(last), nn.SiLU(), nn.Conv3d(last, out_channels, 3, padding=1)
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def occupied(logits: Tensor) -> Tensor:
     return (logits > 0).squeeze(1).nonzero().int()
 
 
-class _ChannelNorm(nn.LayerNorm):
+class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of [B, C, X, Y, Z], in fp32, eps 1e-5."""
 
     def __init__(self, channels: int) -> None:
@@ -64,11 +64,11 @@ class _ChannelNorm(nn.LayerNorm):
         return h.movedim(-1, 1).to(x.dtype)
 
 
-class _ResBlock(nn.Module):
+class ResBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1 = _ChannelNorm(channels)
-        self.norm2 = _ChannelNorm(channels)
+        self.norm1 = ChannelNorm(channels)
+        self.norm2 = ChannelNorm(channels)
         self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
 
