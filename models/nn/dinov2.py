@@ -57,7 +57,7 @@ class DinoV2(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, width))
         self.mask_token = nn.Parameter(torch.zeros(1, width))  # of training; in every checkpoint
-        self.patch_embed = _PatchEmbed(config.patch_size, width)
+        self.patch_embed = PatchEmbed(config.patch_size, width)
         self.blocks = nn.ModuleList(
             _Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
@@ -92,7 +92,7 @@ class DinoV2(nn.Module):
         return torch.cat((cls, grid.flatten(2).mT.to(cls.dtype)), dim=1)
 
 
-class _PatchEmbed(nn.Module):
+class PatchEmbed(nn.Module):
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, stride=patch)
@@ -107,10 +107,10 @@ class _Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.attn = _Attention(width, heads)
-        self.ls1 = _LayerScale(width)
+        self.ls1 = LayerScale(width)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = _Mlp(width, mlp_ratio * width)
-        self.ls2 = _LayerScale(width)
+        self.mlp = Mlp(width, mlp_ratio * width)
+        self.ls2 = LayerScale(width)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, L, C]
         x = x + self.ls1(self.attn(self.norm1(x)))
@@ -132,18 +132,20 @@ class _Attention(nn.Module):
         return out
 
 
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+class Mlp(nn.Module):
+    """Linear - GELU (exact) - Linear, as `fc1` and `fc2`."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, width if out is None else out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # [..., width] -> [..., out]
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
 
-class _LayerScale(nn.Module):
+class LayerScale(nn.Module):
     """A learned factor per channel (Touvron et al., 2021)."""
 
     def __init__(self, width: int) -> None:
