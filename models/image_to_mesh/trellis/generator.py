@@ -25,7 +25,7 @@ from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
 from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh, mesh_from_voxels
 from models.nn.attention import KeysValues
 from models.nn.dinov2 import DinoV2
-from models.nn.guidance import Guidance, Mixing
+from models.nn.guidance import Mixing
 from models.nn.residency import Residency
 from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
@@ -145,7 +145,7 @@ class Generator:
             each,
             times=rescaled_times(settings.steps, settings.rescale_t),
             negative=flow.contexts(no_image(tokens)),
-            guidance=Guidance.added(settings.cfg_strength, settings.cfg_interval),
+            guidance=settings.guidance,
             mixing=mixing,
             on_step=on_step,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.context import Unavailable
+from models.nn.guidance import Guidance
 
 NETWORKS = {
     "structure_flow": "sparse_structure_flow_model",
@@ -25,7 +26,7 @@ NETWORKS = {
 
 
 class ReleaseUnfit(Unavailable):
-    """The folder is not a release of TRELLIS image-large, or not a whole one."""
+    """The folder is not the release it should be, or not a whole one."""
 
     code = "weights_unfit"
 
@@ -39,6 +40,10 @@ class SamplerSettings:
     cfg_strength: float
     cfg_interval: tuple[float, float]
     rescale_t: float
+
+    @property
+    def guidance(self) -> Guidance:
+        return Guidance.added(self.cfg_strength, self.cfg_interval)
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,31 @@ def read_release(folder: Path) -> Release:
     """Raises ReleaseUnfit, naming the file and the entry that is missing or of another form."""
     path = folder / "pipeline.json"
     args = _entry(_json(path), "args", path)
-    models = _entry(args, "models", path)
-    networks = {
-        ours: _network(folder / str(_entry(models, theirs, path)))
-        for ours, theirs in NETWORKS.items()
-    }
-    scale = _entry(args, "slat_normalization", path)
+    mean, std = read_latent_scale(folder)
     return Release(
-        networks,
+        read_networks(folder, NETWORKS),
         _sampler(args, "sparse_structure_sampler", path),
         _sampler(args, "slat_sampler", path),
-        tuple(float(value) for value in _entry(scale, "mean", path)),
-        tuple(float(value) for value in _entry(scale, "std", path)),
+        mean,
+        std,
     )
+
+
+def read_networks(folder: Path, names: Mapping[str, str]) -> dict[str, NetworkFile]:
+    """By our names; `names` has those in `pipeline.json`. Raises ReleaseUnfit."""
+    path = folder / "pipeline.json"
+    models = _entry(_entry(_json(path), "args", path), "models", path)
+    return {
+        ours: _network(folder / str(_entry(models, theirs, path))) for ours, theirs in names.items()
+    }
+
+
+def read_latent_scale(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of the latent. Raises ReleaseUnfit."""
+    path = folder / "pipeline.json"
+    scale = _entry(_entry(_json(path), "args", path), "slat_normalization", path)
+    mean, std = (_entry(scale, key, path) for key in ("mean", "std"))
+    return tuple(float(value) for value in mean), tuple(float(value) for value in std)
 
 
 def _network(stem: Path) -> NetworkFile:
@@ -116,4 +133,4 @@ def _entry(mapping: Any, key: str, path: Path) -> Any:
     return mapping[key]
 
 
-_PULL = "Run `meshpress models pull trellis-image-large`."
+_PULL = "Run `meshpress models verify`, then pull what it names."
