@@ -19,7 +19,7 @@ import click
 from models.context import Artifact, InputFile, PipelineError
 from service.cli.address import ServiceAddress
 from service.cli.files import pack, place_copy
-from service.cli.options import ENTRY, PipelineCommand, given
+from service.cli.options import ENTRY, PipelineCommand, given, table_of
 from service.cli.progress import show_progress
 from service.cli.refused import Refused
 from service.cli.targets import OPEN_WITH, Target, parse_target
@@ -61,8 +61,8 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     "mesh",
     cls=PipelineCommand,
     task="mesh",
-    hidden_options=["formats"],  # the ending of the output says it
-    short_help="Image(s) of one object to a textured mesh.",
+    hidden_options=["formats"],  # the endings of the outputs say it
+    short_help="Image(s) of one object to a textured mesh, or to splats.",
 )
 @click.argument("images", nargs=-1, required=True, type=SOURCE, metavar="IMAGE...")
 @click.option(
@@ -76,8 +76,13 @@ def mesh(
 ) -> None:
     """Image(s) of one object to a textured mesh: .glb, .obj, .ply or .stl.
 
+    A pipeline that makes Gaussians writes .splat.ply too, and .sog, .spz, .compressed.ply,
+    .loose.zip or .lod.zip with the options of `meshpress sog`. Without --pipeline it is the best
+    that can do it on the device; the report says which, and why.
+
     \b
     meshpress mesh chair.png -o chair.glb
+    meshpress mesh chair.png --pipeline trellis --device cuda:0 -o chair.glb -o chair.sog
     meshpress mesh front.png left.png back.png --azimuth 0 --azimuth 90 --azimuth 180
     cat chair.png | meshpress mesh - -o - > chair.glb
     """
@@ -155,21 +160,24 @@ def _convert(
     preview: Path | None = None,
     **options: Any,
 ) -> Done:
-    entry: PipelineEntry = ctx.meta[ENTRY]
-    targets = _targets(entry, outputs, overwrite)
+    entry: PipelineEntry | None = ctx.meta[ENTRY]
+    table = table_of(ctx)
+    task = ctx.command.task  # type: ignore[attr-defined]  # of a PipelineCommand
+    entries = [item for item in table if item.task == task] if entry is None else [entry]
+    targets = _targets(entries, table, outputs, overwrite)
     if as_json and any(target.path is None for target in targets):
         raise Refused("--json and a result on stdout exclude each other.")
     values = given(options)
-    if "formats" in entry.options.model_fields:
+    if any("formats" in item.options.model_fields for item in entries):
         values["formats"] = [target.format for target in targets]
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="meshpress-") as scratch:
-            inputs = _inputs(entry, sources, Path(scratch), packed=bool(server))
-            work = Work(entry, inputs, values, device)
+            inputs = _inputs(entries, sources, Path(scratch), packed=bool(server))
+            work = Work(task, entry, inputs, values, device, table)
             folder = Path(scratch) / "work"
             folder.mkdir()
-            with show_progress(ctx.info_name or entry.task, quiet) as on_progress:
+            with show_progress(ctx.info_name or task, quiet) as on_progress:
                 if server:
                     done = run_there(work, server, folder, on_progress)
                 else:
@@ -184,14 +192,21 @@ def _convert(
         raise
     seconds = time.monotonic() - started
     if as_json:
-        click.echo(json.dumps(_facts(entry, done, written, seconds), indent=2))
+        click.echo(json.dumps(_facts(done, written, seconds), indent=2))
     else:
         _tell(done, targets, written[: len(targets)], seconds, quiet)
     return done
 
 
-def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> list[Target]:
-    formats = [name.split(".")[1] for name in entry.artifacts]
+def _targets(
+    entries: Sequence[PipelineEntry],
+    table: tuple[PipelineEntry, ...],
+    outputs: Sequence[str],
+    overwrite: bool,
+) -> list[Target]:
+    from service.pipelines import all_formats
+
+    formats = list(dict.fromkeys(name for entry in entries for name in all_formats(entry, table)))
     targets = [parse_target(text, formats, formats[0]) for text in outputs]
     if len({target.format for target in targets}) < len(targets):
         raise Refused("Two outputs have the same format; name each format once.")
@@ -201,17 +216,16 @@ def _targets(entry: PipelineEntry, outputs: Sequence[str], overwrite: bool) -> l
 
 
 def _inputs(
-    entry: PipelineEntry, sources: Sequence[Path], scratch: Path, packed: bool
+    entries: Sequence[PipelineEntry], sources: Sequence[Path], scratch: Path, packed: bool
 ) -> list[InputFile]:
     """The files as the pipeline takes them; stdin is first written to the scratch folder.
 
     packed: a scene of several files becomes one ZIP, which a service takes.
     """
-    fewest, most = entry.inputs
+    fewest, most = min(entry.inputs[0] for entry in entries), max(e.inputs[1] for e in entries)
     if not fewest <= len(sources) <= most:
-        raise Refused(
-            f"{len(sources)} files given; pipeline {entry.name} takes {fewest} to {most}."
-        )
+        names = " or ".join(entry.name for entry in entries)
+        raise Refused(f"{len(sources)} files given; pipeline {names} takes {fewest} to {most}.")
     if list(sources).count(Path("-")) > 1:
         raise Refused("`-` reads stdin and may stand only once.")
     inputs: list[InputFile] = []
@@ -278,14 +292,12 @@ def _with_unit(attribute: str, key: str, fact: object) -> str:
     return f"{key} {fact} {UNITS.get(attribute, '')}".rstrip()
 
 
-def _facts(
-    entry: PipelineEntry, done: Done, written: Sequence[Sequence[Path]], seconds: float
-) -> dict[str, Any]:
+def _facts(done: Done, written: Sequence[Sequence[Path]], seconds: float) -> dict[str, Any]:
     """The object `--json` prints."""
     files = [path for paths in written for path in paths]
     return {
         "outputs": [{"path": str(path), "size_bytes": path.stat().st_size} for path in files],
-        "pipeline": entry.name,
+        "pipeline": done.pipeline,
         "job": done.job,
         "seconds": round(seconds, 3),
         "report": dict(done.report),
@@ -310,6 +322,10 @@ def _tell(
     """The paths on stdout; warnings, and on a terminal what to open them with, on stderr."""
     for warning in done.report.get("warnings", ()):
         click.echo(f"Warning: {warning}", err=True)
+    if (choice := done.report.get("choice")) and not quiet:
+        click.echo(f"Pipeline {choice['pipeline']}: {choice['reason']}", err=True)
+        for name, reason in choice["passed_over"].items():
+            click.echo(f"  {name}: {reason}", err=True)
     for target, paths in zip(targets, written, strict=True):
         if not paths:
             continue

@@ -14,8 +14,6 @@ import click
 from service.settings import PREFIX
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from service.pipelines import PipelineEntry
 
 NOUNS = {"integer": "INTEGER", "number": "NUMBER"}
@@ -51,44 +49,59 @@ class PipelineCommand(click.Command):
         ctx.meta[ENTRY] = self.choose(ctx, args)
         return super().parse_args(ctx, args)
 
-    def choose(self, ctx: click.Context, args: Sequence[str]) -> PipelineEntry:
-        """The pipeline named on the command line, or the task's default."""
-        from service.pipelines import DEFAULT_PIPELINE
+    def choose(self, ctx: click.Context, args: Sequence[str]) -> PipelineEntry | None:
+        """The pipeline named on the command line; None where it is to be the best that can."""
+        from service.pipelines import AUTO
 
         entries = self.entries(ctx)
         wanted = _value_of("--pipeline", args)
-        if wanted is None:
-            wanted = DEFAULT_PIPELINE.get(self.task)
-            return next((entry for entry in entries if entry.name == wanted), entries[0])
+        if wanted is None or (wanted == AUTO and len(entries) > 1):
+            return entries[0] if len(entries) == 1 else None
         for entry in entries:
             if entry.name == wanted:
                 return entry
-        names = ", ".join(entry.name for entry in entries)
+        names = ", ".join(self.names(ctx))
         raise click.BadParameter(
             f"{wanted!r} is not one of {names}.", ctx, param_hint="'--pipeline'"
         )
 
     def entries(self, ctx: click.Context) -> list[PipelineEntry]:
-        """The task's pipelines: of the table, or of the one a caller passed to `run`."""
-        from service.pipelines import PIPELINES
+        """The task's pipelines."""
+        return [entry for entry in table_of(ctx) if entry.task == self.task]
 
-        table: Sequence[PipelineEntry] = ctx.find_root().obj or PIPELINES
-        return [entry for entry in table if entry.task == self.task]
+    def names(self, ctx: click.Context) -> list[str]:
+        """What --pipeline takes, its default first."""
+        from service.pipelines import AUTO
+
+        names = [entry.name for entry in self.entries(ctx)]
+        return names if len(names) == 1 else [AUTO, *names]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from service.pipeline_options import accepted_properties
+
         entry = ctx.meta.get(ENTRY) or self.choose(ctx, ())
-        names = click.Option(
-            ["--pipeline"],
-            metavar="|".join(other.name for other in self.entries(ctx)),
-            help=f"{entry.summary}  [default: {entry.name}]",
+        names = self.names(ctx)
+        summary = entry.summary if entry is not None else "auto: the best that can do it here."
+        pipeline = click.Option(
+            ["--pipeline"], metavar="|".join(names), help=f"{summary}  [default: {names[0]}]"
         )
+        entries = [entry] if entry is not None else self.entries(ctx)
+        properties = accepted_properties(entries, table_of(ctx))
         own = super().get_params(ctx)
-        return [*own[:-1], names, *model_options(entry.options, self.hidden_options), own[-1]]
+        return [*own[:-1], pipeline, *model_options(properties, self.hidden_options), own[-1]]
 
 
-def model_options(model: type[BaseModel], hidden: Collection[str] = ()) -> list[click.Parameter]:
+def table_of(ctx: click.Context) -> tuple[PipelineEntry, ...]:
+    """The pipelines: of the table, or those a caller passed to `run`."""
+    from service.pipelines import PIPELINES
+
+    return ctx.find_root().obj or PIPELINES
+
+
+def model_options(
+    properties: Mapping[str, Mapping[str, Any]], hidden: Collection[str] = ()
+) -> list[click.Parameter]:
     """One option per field. A field that is not given is absent, so the model's default holds."""
-    properties: Mapping[str, Any] = model.model_json_schema()["properties"]
     return [_option(name, schema) for name, schema in properties.items() if name not in hidden]
 
 

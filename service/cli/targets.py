@@ -21,6 +21,7 @@ ENDINGS = {  # of formats whose files end otherwise than in ".<format>"; longer 
     "lod": ("lod-meta.json", ".lod.zip"),
     "loose": ("meta.json", ".loose.zip"),
     "compressed": (".compressed.ply",),
+    "splat": (".splat.ply",),
 }
 UNPACKED = {"lod": "lod-meta.json", "loose": "meta.json"}
 """Formats of many files: naming the one that describes the others unpacks them beside it."""
@@ -35,6 +36,7 @@ OPEN_WITH = {
     "obj": "Blender (File > Import > Wavefront) or any mesh editor",
     "ply": "MeshLab or Blender (File > Import > Stanford PLY)",
     "stl": "a slicer or Blender (File > Import > STL)",
+    "splat": "the SuperSplat editor (superspl.at/editor) or any viewer of 3-D Gaussians",
     "compressed": "PlayCanvas: the SuperSplat editor or the engine",
     "spz": "a viewer that reads SPZ",
     "loose": "the PlayCanvas engine: load its meta.json",

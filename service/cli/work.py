@@ -15,59 +15,123 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.context import Artifact, Cancelled, InputFile, LocalContext
+from models.context import (
+    Artifact,
+    Cancelled,
+    InputFile,
+    LocalContext,
+    Pipeline,
+    PipelineResult,
+)
 from service.cli.progress import OnProgress
 
 if TYPE_CHECKING:
     from service.client import Job
+    from service.jobs.records import Step
     from service.pipelines import PipelineEntry
 
 
 @dataclass(frozen=True)
 class Work:
-    """What to convert. options: those given; the model's defaults hold for the others."""
+    """What to convert. entry: None for the best that can; options: those given, the model's
+    defaults hold for the others; table: the pipelines there are."""
 
-    entry: PipelineEntry
+    task: str
+    entry: PipelineEntry | None
     inputs: Sequence[InputFile]
     options: Mapping[str, Any]
-    device: str = "cpu"
+    device: str
+    table: tuple[PipelineEntry, ...]
 
 
 @dataclass(frozen=True)
 class Done:
     """artifacts: files in the work folder, the main one first. job: the service's id, if any."""
 
+    pipeline: str
     artifacts: Sequence[Artifact]
     report: Mapping[str, Any] = field(default_factory=dict)
     job: str | None = None
 
 
 def run_here(work: Work, folder: Path, on_progress: OnProgress) -> Done:
-    """Load the pipeline by its loader string and run it in this process.
+    """Load each step's pipeline by its loader string and run it in this process.
 
     The first Ctrl-C (or SIGTERM) asks the pipeline to stop, the second stops at once. Raises
     PipelineError, InvalidOptions, PipelineUnavailable.
     """
-    from service.pipelines import validate_options
+    from service.jobs.steps import combined, handed_on, published
+    from service.pipelines import find_pipeline
 
-    work.entry.check_available()
-    values = validate_options(work.entry, work.options)
-    options = work.entry.options.model_validate(values)
+    steps = _plan(work)
+    entries = [find_pipeline(step.task, step.pipeline, work.table) for step in steps]
+    for entry in entries:
+        entry.check_available()
+    files = list(work.inputs)
+    results: list[PipelineResult] = []
     with _stop_requests() as stopped:
-        on_progress("loading", 0.0, "")
-        module, _, function = work.entry.loader.partition(":")
-        pipeline = getattr(importlib.import_module(module), function)(work.device)
-        context = LocalContext(
-            workdir=folder,
-            seed=int(values.get("seed", 0)),
-            device=work.device,
-            on_progress=on_progress,
-            is_cancelled=stopped,
-        )
-        result = pipeline(context, work.inputs, options)
-        if stopped():
-            raise Cancelled("The work was cancelled.")
-    return Done(result.artifacts, result.report)
+        for index, (step, entry) in enumerate(zip(steps, entries, strict=True)):
+            if results:
+                made = handed_on(step, results[-1].artifacts)
+                files = [InputFile(file.path, file.name, file.media_type) for file in made]
+            workdir = folder / str(index)
+            workdir.mkdir()
+            share = _share(on_progress, index, len(steps))
+            results.append(_run_step(entry, step, files, workdir, work.device, share, stopped))
+            if stopped():
+                raise Cancelled("The work was cancelled.")
+    artifacts = published(steps, [result.artifacts for result in results])
+    report = combined(steps, [result.report for result in results])
+    return Done(steps[0].pipeline, artifacts, report)
+
+
+def _plan(work: Work) -> tuple[Step, ...]:
+    """The steps of this work; the pipeline is chosen here where none is named."""
+    from service.choice import Asked, Device, choose
+    from service.jobs.steps import plan
+    from service.pipeline_options import validate_options
+
+    entry, why = work.entry, None
+    if entry is None:
+        formats = tuple(work.options.get("formats", ()))
+        asked = Asked(len(work.inputs), frozenset(work.options), formats)
+        choice = choose(work.task, work.table, asked, Device(work.device, _memory(work.device)))
+        entry, why = choice.entry, choice.to_json()
+    return plan(entry, validate_options(entry, work.options, work.table), work.table, why)
+
+
+def _memory(device: str) -> int:
+    """Bytes of this GPU's memory; 0 for the CPU, without asking a driver."""
+    from service.guard.machine import memory_of
+
+    return memory_of(device)
+
+
+def _run_step(
+    entry: PipelineEntry,
+    step: Step,
+    files: Sequence[InputFile],
+    workdir: Path,
+    device: str,
+    on_progress: OnProgress,
+    stopped: Callable[[], bool],
+) -> PipelineResult:
+    on_progress("loading", 0.0, "")
+    module, _, function = entry.loader.partition(":")
+    pipeline: Pipeline = getattr(importlib.import_module(module), function)(device)
+    context = LocalContext(
+        workdir=workdir,
+        seed=int(step.options.get("seed", 0)),
+        device=device,
+        on_progress=on_progress,
+        is_cancelled=stopped,
+    )
+    return pipeline(context, files, entry.options.model_validate(step.options))
+
+
+def _share(on_progress: OnProgress, index: int, count: int) -> OnProgress:
+    """Progress of one step as progress of the whole."""
+    return lambda stage, fraction, message: on_progress(stage, (index + fraction) / count, message)
 
 
 def run_there(work: Work, url: str, folder: Path, on_progress: OnProgress) -> Done:
@@ -79,8 +143,9 @@ def run_there(work: Work, url: str, folder: Path, on_progress: OnProgress) -> Do
 
     with Client(url) as client:
         on_progress("uploading", 0.0, "")
-        submit = client.submit_mesh if work.entry.task == "mesh" else client.submit_splat
-        job = submit([file.path for file in work.inputs], pipeline=work.entry.name, **work.options)
+        submit = client.submit_mesh if work.task == "mesh" else client.submit_splat
+        named = {} if work.entry is None else {"pipeline": work.entry.name}
+        job = submit([file.path for file in work.inputs], **named, **work.options)
 
         def follow(current: Job) -> None:
             stage, fraction, message = current.progress
@@ -96,7 +161,7 @@ def run_there(work: Work, url: str, folder: Path, on_progress: OnProgress) -> Do
         for row in job.artifacts:
             path = job.download(folder / Path(row["name"]).name, row["name"])
             artifacts.append(Artifact(row["name"], path, row["media_type"]))
-        return Done(artifacts, job.report, job.id)
+        return Done(job.data["steps"][0]["pipeline"], artifacts, job.report, job.id)
 
 
 @contextmanager

@@ -101,6 +101,15 @@ def this_machine() -> Machine:
     )
 
 
+def memory_of(device: str) -> int:
+    """Bytes of this GPU's memory; 0 for "cpu", which asks nobody, and where the driver does not
+    tell."""
+    if not device.startswith("cuda"):
+        return 0
+    index = int(device.partition(":")[2] or 0)
+    return next((gpu.memory_bytes for gpu in this_machine().gpus if gpu.index == index), 0)
+
+
 def kernel_driver(path: Path = KERNEL_DRIVER) -> str:
     """The loaded kernel module's version, e.g. "550.90.07"; empty without one."""
     try:

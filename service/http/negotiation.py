@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from service.errors import NotAcceptable
 from service.http.problems import shown
 from service.jobs.records import StoredFile
-from service.pipelines import PipelineEntry
+from service.pipelines import format_of
 
 # An artifact's format, the second word of its name, to what clients may call it; the first is
 # what documentation shows. application/octet-stream fits every format.
@@ -19,6 +19,7 @@ FORMAT_TYPES: dict[str, tuple[str, ...]] = {
     "obj": ("application/zip", "model/obj"),
     "ply": ("application/ply", "model/ply", "application/x-ply"),
     "stl": ("model/stl", "application/sla"),
+    "splat": ("application/ply", "model/ply"),
     "loose": ("application/zip",),
     "lod": ("application/zip",),
     "compressed": ("application/ply", "model/ply"),
@@ -26,17 +27,6 @@ FORMAT_TYPES: dict[str, tuple[str, ...]] = {
     "sog": ("application/zip", "application/vnd.gaussian-splat"),
 }
 ANY_BINARY = "application/octet-stream"
-
-
-def format_of(artifact_name: str) -> str:
-    """ "mesh.obj.zip" -> "obj"."""
-    words = artifact_name.split(".")
-    return words[1] if len(words) > 1 else ""
-
-
-def formats_of(entry: PipelineEntry) -> tuple[str, ...]:
-    """The formats a pipeline can write, the default first."""
-    return tuple(format_of(name) for name in entry.artifacts)
 
 
 def choose_format(accept: str, formats: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from service.http.artifacts import check_published, serve_artifact
 from service.http.negotiation import (
     accepts_json_only,
     choose_format,
-    formats_of,
     pick_artifact,
 )
 from service.http.openapi import FILE_RESULT, submission_docs
@@ -78,15 +77,13 @@ def apply_accept(wanted: Wanted, accept: str) -> tuple[Wanted, str]:
 
     Raises NotAcceptable.
     """
-    has_formats = "formats" in wanted.entry.options.model_fields
-    if has_formats and "formats" in wanted.given:
-        formats = tuple(wanted.options["formats"])
-    else:
-        formats = formats_of(wanted.entry)
+    has_formats = "formats" in wanted.options
+    given = has_formats and "formats" in wanted.given
+    formats = tuple(wanted.options["formats"]) if given else wanted.formats
     if accepts_json_only(accept):
         return wanted, ""
     chosen = choose_format(accept, formats)
-    if has_formats and "formats" not in wanted.given:
+    if has_formats and not given:
         wanted = replace(wanted, options={**wanted.options, "formats": [chosen]})
     return wanted, chosen
 

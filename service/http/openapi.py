@@ -12,7 +12,8 @@ from fastapi.openapi.utils import get_openapi
 
 from service.http.schemas import EXAMPLE_ID, JobView, Problem
 from service.jobs.records import Priority
-from service.pipelines import PIPELINES
+from service.pipeline_options import accepted_properties
+from service.pipelines import AUTO, PIPELINES
 
 Docs = dict[str, Any]
 Responses = dict[int | str, Docs]
@@ -66,6 +67,7 @@ FILE_RESULT: dict[str, Responses] = {
                 "model/stl": _BINARY,
                 "application/ply": _BINARY,
                 "application/zip": _BINARY,
+                "application/octet-stream": _BINARY,
             },
         }
     },
@@ -184,15 +186,15 @@ def _options(task: str) -> dict[str, Docs]:
     options: dict[str, Docs] = {
         "pipeline": {
             "type": "string",
-            "enum": [entry.name for entry in entries],
-            "description": "GET /v1/pipelines describes them.",
+            "enum": [AUTO, *(entry.name for entry in entries)],
+            "default": AUTO,
+            "description": "auto: the best that can do it here; GET /v1/pipelines describes them.",
         },
         "priority": {"type": "string", "enum": list(Priority), "default": Priority.NORMAL},
     }
-    for entry in entries:
-        for name, schema in entry.options.model_json_schema()["properties"].items():
-            options.setdefault(name, schema)
-    return options
+    return options | {
+        name: dict(schema) for name, schema in accepted_properties(entries, PIPELINES).items()
+    }
 
 
 def _header(name: str, description: str, example: str) -> Docs:

@@ -6,14 +6,16 @@ values, or is unknown, is refused; nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.choice import Asked, Device, choose
 from service.errors import InvalidOptions
 from service.http.problems import shown
 from service.jobs.records import Priority
-from service.pipelines import PipelineEntry, find_pipeline, validate_options
+from service.pipeline_options import accepted_properties, properties_of, validate_options
+from service.pipelines import AUTO, PipelineEntry, all_formats, find_pipeline
 
 Texts = Iterable[tuple[str, str]]
 
@@ -25,28 +27,67 @@ PRIORITY = "priority"
 class Wanted:
     """What a request asks for: a pipeline, its options with defaults filled in, a priority.
 
-    given: the options the user named, so that an Accept header may choose the others.
+    given:   the options the user named, as they were read, so that an Accept header may choose the
+             others
+    formats: what may be asked for in `formats`, the default first
+    choice:  why this pipeline, where the request left it to us
     """
 
     entry: PipelineEntry
     options: Mapping[str, Any]
     priority: Priority
-    given: frozenset[str]
+    given: Mapping[str, Any]
+    formats: tuple[str, ...]
+    choice: Mapping[str, Any] | None = None
 
 
 def read_wanted(
-    task: str, sources: Mapping[str, Texts], table: tuple[PipelineEntry, ...]
+    task: str,
+    sources: Mapping[str, Texts],
+    table: tuple[PipelineEntry, ...],
+    files: int,
+    device_of: Callable[[], Device],
 ) -> Wanted:
     """The job that the sources ("query", "form", ...) ask for together.
 
-    Raises NotFound for an unknown pipeline, InvalidOptions for everything else.
+    files:     how many the request brings
+    device_of: what jobs run on; asked where the pipeline is ours to choose
+
+    Raises NotFound for an unknown pipeline, PipelineUnavailable where none that could do it can run
+    here, InvalidOptions for everything else.
     """
     texts = _merge(sources)
-    entry = find_pipeline(task, _only(PIPELINE, texts.pop(PIPELINE, [])), table)
+    name = _only(PIPELINE, texts.pop(PIPELINE, []))
     priority = _priority(_only(PRIORITY, texts.pop(PRIORITY, [])))
-    properties = entry.options.model_json_schema()["properties"]
-    options = {name: _typed(name, values, properties.get(name)) for name, values in texts.items()}
-    return Wanted(entry, validate_options(entry, options), priority, frozenset(options))
+    choice = None
+    if name is None or name == AUTO:
+        entries = [entry for entry in table if entry.task == task]
+        asked = _read(texts, accepted_properties(entries, table)).get("formats", ())
+        wish = Asked(files, frozenset(texts), tuple(asked))
+        choice = choose(task, table, wish, device_of())
+        entry = choice.entry
+    else:
+        entry = find_pipeline(task, name, table)
+    given = _read(texts, properties_of(entry, table))
+    return Wanted(
+        entry,
+        validate_options(entry, given, table),
+        priority,
+        given,
+        all_formats(entry, table),
+        choice.to_json() if choice is not None and _is_ours(task, table) else None,
+    )
+
+
+def _read(
+    texts: Mapping[str, list[str]], properties: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {name: _typed(name, values, properties.get(name)) for name, values in texts.items()}
+
+
+def _is_ours(task: str, table: tuple[PipelineEntry, ...]) -> bool:
+    """Whether there was anything to choose from."""
+    return sum(entry.task == task for entry in table) > 1
 
 
 def _merge(sources: Mapping[str, Texts]) -> dict[str, list[str]]:

@@ -40,6 +40,11 @@ class StepView(BaseModel):
     task: str
     pipeline: str
     options: Mapping[str, Any]
+    choice: Mapping[str, Any] | None = Field(
+        default=None,
+        description="Why this pipeline, and what spoke against better ones; null where the request "
+        "named it.",
+    )
 
 
 class ProgressView(BaseModel):
@@ -174,25 +179,58 @@ class OptionView(BaseModel):
     json_schema: Mapping[str, Any]
 
 
+class WeightsView(BaseModel):
+    """Weights of a pipeline: from where, how large, under which licence, whether they are here."""
+
+    name: str
+    repo: str
+    size_bytes: int | None = Field(description="Null where the hub alone knows it.")
+    licence: str
+    licence_link: str
+    permissive: bool = Field(description="False: its licence must be accepted before it is used.")
+    present: bool
+    optional: bool = Field(description="The pipeline runs without it, and does better with it.")
+
+
 class PipelineView(BaseModel):
-    """One pipeline: what it takes, what it gives, whether it can run here."""
+    """One pipeline: what it takes, gives, needs and weighs, and whether it can run here."""
 
     name: str
     task: str
     summary: str
-    default: bool = Field(description="True for the pipeline a task uses when none is named.")
+    default: bool = Field(
+        description="True for the one that a request with one file gets now when it names none."
+    )
     available: bool
     reason: str = Field(description="Why it cannot run here; empty when it can.")
+    commands: list[str] = Field(description="What to run so that it can; empty when it can.")
     needs: list[str]
+    packages: list[str] = Field(description="Python packages beyond the base install.")
+    gpu_memory_bytes: int = Field(description="The least a GPU must have; 0: it needs no GPU.")
+    weights: list[WeightsView]
     fewest_inputs: int
     most_inputs: int
     media_types: list[str]
     artifacts: list[str]
+    formats: list[str] = Field(
+        description="What `formats` may ask for, the default first; what `artifacts` lacks is made "
+        "by a second step of the job."
+    )
     options: list[OptionView]
+
+
+class ChoiceView(BaseModel):
+    """What `pipeline=auto` takes for one file now, and why."""
+
+    asked: str
+    pipeline: str
+    reason: str
+    passed_over: Mapping[str, str] = Field(description="Better ones, and what spoke against each.")
 
 
 class PipelineList(BaseModel):
     pipelines: list[PipelineView]
+    auto: Mapping[str, ChoiceView] = Field(description="By task.")
 
 
 class CheckView(BaseModel):
@@ -290,7 +328,12 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "id": job.id,
         "task": job.task,
         "state": job.state,
-        "steps": [StepView(**vars(step)) for step in job.steps],
+        "steps": [
+            StepView(
+                task=step.task, pipeline=step.pipeline, options=step.options, choice=step.choice
+            )
+            for step in job.steps
+        ],
         "priority": job.priority,
         "queue_position": job.queue_position,
         "progress": ProgressView(**vars(job.progress)),

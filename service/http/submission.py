@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from service.choice import Device, weakest
 from service.errors import InvalidRequest, InvalidUpload
 from service.http.body import UploadRules, check_headers, is_form
 from service.http.filetypes import TASK_ACCEPTS, TASK_KINDS, task_of
@@ -17,7 +18,9 @@ from service.http.options import Texts, Wanted, read_wanted
 from service.http.parts import Parts, in_thread
 from service.http.problems import shown
 from service.http.uploads import Upload, receive_upload
-from service.jobs.records import Job, NewJob, Step
+from service.jobs.records import Job, NewJob
+from service.jobs.steps import plan
+from service.pipelines import AUTO, find_pipeline
 
 LONGEST_KEY = 255
 
@@ -56,14 +59,14 @@ async def submit(
     check_headers(request, parts.store, rules)
     wanted = None
     if len(tasks) == 1 and not is_form(request):
-        wanted = adjust(read_wanted(tasks[0], sources, parts.pipelines))
-        await in_thread(wanted.entry.check_available)
+        wanted = adjust(await _wanted(parts, tasks[0], sources, 1))
+        await in_thread(_check_available, wanted, parts)
 
     # 2. The body: files into the store, a form's fields beside the query.
     upload = await receive_upload(request, parts.store, rules)
     if wanted is None:
         sources["form"] = upload.fields
-        wanted = adjust(read_wanted(_task(upload), sources, parts.pipelines))
+        wanted = adjust(await _wanted(parts, _task(upload), sources, len(upload.files)))
 
     # 3. The job.
     return await enqueue(parts, wanted, upload, key)
@@ -72,10 +75,29 @@ async def submit(
 async def enqueue(parts: Parts, wanted: Wanted, upload: Upload, key: str | None) -> Submitted:
     """Queue a job for files that are in the store."""
     check_file_count(wanted, len(upload.files))
-    await in_thread(wanted.entry.check_available)
-    step = Step(wanted.entry.name, wanted.entry.task, wanted.options)
-    new = NewJob(wanted.entry.task, (step,), upload.files, wanted.priority, key)
+    await in_thread(_check_available, wanted, parts)
+    steps = plan(wanted.entry, wanted.options, parts.pipelines, wanted.choice)
+    request = None if wanted.choice is None else {"pipeline": AUTO, "options": wanted.given}
+    new = NewJob(wanted.entry.task, steps, upload.files, wanted.priority, key, request)
     return Submitted(*await in_thread(parts.queue.submit, new))
+
+
+async def _wanted(parts: Parts, task: str, sources: Mapping[str, Texts], files: int) -> Wanted:
+    return await in_thread(
+        read_wanted, task, sources, parts.pipelines, files, lambda: device_of(parts)
+    )
+
+
+def device_of(parts: Parts) -> Device:
+    """What jobs run on: the weakest of the workers' devices. Asks the database."""
+    workers = parts.queue.workers()
+    return weakest([Device(worker.device, worker.memory_bytes) for worker in workers])
+
+
+def _check_available(wanted: Wanted, parts: Parts) -> None:
+    """Raises PipelineUnavailable where one of the steps' pipelines cannot run here."""
+    for step in plan(wanted.entry, wanted.options, parts.pipelines):
+        find_pipeline(step.task, step.pipeline, parts.pipelines).check_available()
 
 
 def _task(upload: Upload) -> str:

@@ -73,6 +73,13 @@ workers = sa.Table(
     sa.Column("seen_at", sa.Double, nullable=False),
 )
 
+devices = sa.Table(  # what a worker tells once, at its start
+    "meshpress_devices",
+    metadata,
+    sa.Column("worker", sa.String(255), primary_key=True),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+)
+
 
 def create_engine(url: str, lock_seconds: float = 30.0) -> sa.Engine:
     """An engine for `url`; on SQLite a connection waits for a lock this long before it fails."""

@@ -23,6 +23,7 @@ from service.jobs.protocol import RunRequest
 from service.jobs.records import Job, JobError, Progress, StoredFile
 from service.jobs.runner_host import Killed, RunnerDied, RunnerHost, StepTimeout
 from service.jobs.states import JobState
+from service.jobs.steps import combined, handed_on, published
 from service.settings import Settings
 from service.storage.artifacts import ArtifactStore
 
@@ -155,13 +156,8 @@ class Execution:
 
     def _finish(self, job_id: str, outcomes: Sequence[Any]) -> None:
         job = self._patiently(lambda: self._ledger.get(job_id))
-        artifacts = [StoredFile(**item) for item in outcomes[-1]["artifacts"]]
-        report: Mapping[str, Any] = outcomes[-1]["report"]
-        if len(outcomes) > 1:
-            names = [step.pipeline for step in job.steps]
-            report = {
-                name: outcome["report"] for name, outcome in zip(names, outcomes, strict=True)
-            }
+        artifacts = published(job.steps, [_files(outcome) for outcome in outcomes])
+        report = combined(job.steps, [outcome["report"] for outcome in outcomes])
         if lost := [item.name for item in artifacts if not self._store.exists(item.sha256)]:
             error = JobError(
                 "result_lost",
@@ -170,10 +166,10 @@ class Execution:
             )
             return self._fail(job_id, error)
         ttl, attempt = self._settings.result_ttl_seconds, self._attempt
-        published = self._patiently(
+        visible = self._patiently(
             lambda: self._ledger.publish(job_id, attempt, artifacts, report, ttl)
         )
-        if published:
+        if visible:
             log.info("job_succeeded", attempt=attempt)
         else:
             self._patiently(lambda: self._ledger.cancelled(job_id, ttl, attempt))
@@ -189,11 +185,7 @@ class Execution:
         (folder / "inputs").mkdir(parents=True)
         (folder / "work").mkdir()
         try:
-            files = (
-                list(job.inputs)
-                if index == 0
-                else [StoredFile(**item) for item in previous["artifacts"]]
-            )
+            files = list(job.inputs) if index == 0 else handed_on(step, _files(previous))
             inputs = []
             for number, file in enumerate(files):
                 path = folder / "inputs" / str(number)
@@ -325,6 +317,11 @@ class Execution:
                 log.warning("database_unreachable", error=in_short(problem))
                 if self._stopping.wait(DATABASE_RETRY_SECONDS):
                     raise Interrupted from problem
+
+
+def _files(outcome: Mapping[str, Any]) -> list[StoredFile]:
+    """A step's artifacts, of its outcome as the queue keeps it."""
+    return [StoredFile(**item) for item in outcome["artifacts"]]
 
 
 def in_short(problem: sa.exc.SQLAlchemyError) -> str:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import sqlalchemy as sa
 
@@ -210,9 +209,13 @@ def _unreachable() -> NotReady:
 
 def _fingerprint(new: NewJob) -> str:
     """What makes two requests the same: task, steps, priority and the bytes of the inputs."""
+    steps = [
+        {"pipeline": step.pipeline, "task": step.task, "options": step.options}
+        for step in new.steps
+    ]
     parts = {
         "task": new.task,
-        "steps": [asdict(step) for step in new.steps],
+        "steps": steps if new.request is None else new.request,
         "priority": new.priority,
         "inputs": [file.sha256 for file in new.inputs],
     }

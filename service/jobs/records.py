@@ -36,12 +36,20 @@ class StoredFile:
 class Step:
     """One pipeline run. Step 0 reads the job's inputs, each later one its predecessor's artifacts.
 
-    options: validated, plain JSON.
+    options: validated, plain JSON
+    reads:   of its predecessor's artifacts only these; empty: all
+    hidden:  its artifacts that the next step alone needs: no part of the result
+    leads:   its artifacts stand first in the result
+    choice:  why this pipeline, where the request left it to us; see `service.choice`
     """
 
     pipeline: str
     task: str
     options: Mapping[str, Any]
+    reads: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    leads: bool = False
+    choice: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,24 +85,31 @@ class Attempt:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker as its heartbeat shows it. state: "starting", "idle" or "busy"."""
+    """A worker as its heartbeat shows it. state: "starting", "idle" or "busy"; memory_bytes: of its
+    GPU, 0 for the CPU and where it is not known."""
 
     id: str
     device: str
     pid: int
     state: str
     seen_at: datetime
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a client asks for; inputs are in the artifact store already."""
+    """What a client asks for; inputs are in the artifact store already.
+
+    request: what was said, where the steps are our choice and another day's may differ: by it, not
+             by them, a repeated Idempotency-Key is compared
+    """
 
     task: str
     steps: tuple[Step, ...]
     inputs: tuple[StoredFile, ...]
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
+    request: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from service.jobs.database import workers
+from service.jobs.database import devices, workers
 from service.jobs.records import WorkerStatus
 
 SHOWN_SECONDS = 60.0
@@ -32,16 +32,28 @@ class Roster:
             if not changed:
                 connection.execute(workers.insert().values(id=worker, **values))
 
+    def register(self, worker: str, memory_bytes: int) -> None:
+        """Say what its device has; once, before the first heartbeat."""
+        with self._engine.begin() as connection:
+            connection.execute(devices.delete().where(devices.c.worker == worker))
+            connection.execute(devices.insert().values(worker=worker, memory_bytes=memory_bytes))
+
     def workers(self, seen_within_seconds: float = SHOWN_SECONDS) -> list[WorkerStatus]:
         query = (
-            sa.select(workers)
+            sa.select(workers, sa.func.coalesce(devices.c.memory_bytes, 0).label("memory_bytes"))
+            .outerjoin(devices, devices.c.worker == workers.c.id)
             .where(workers.c.seen_at > time.time() - seen_within_seconds)
             .order_by(workers.c.id)
         )
         with self._engine.connect() as connection:
             return [
                 WorkerStatus(
-                    row.id, row.device, row.pid, row.state, datetime.fromtimestamp(row.seen_at, UTC)
+                    row.id,
+                    row.device,
+                    row.pid,
+                    row.state,
+                    datetime.fromtimestamp(row.seen_at, UTC),
+                    row.memory_bytes,
                 )
                 for row in connection.execute(query)
             ]
@@ -49,3 +61,4 @@ class Roster:
     def forget(self, worker: str) -> None:
         with self._engine.begin() as connection:
             connection.execute(workers.delete().where(workers.c.id == worker))
+            connection.execute(devices.delete().where(devices.c.worker == worker))

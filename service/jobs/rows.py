@@ -21,11 +21,17 @@ def _utc_or_none(seconds: float | None) -> datetime | None:
     return None if seconds is None else _utc(seconds)
 
 
+def _to_step(fields: Mapping[str, Any]) -> Step:
+    """JSON has lists; rows of earlier releases lack what came later."""
+    names = {name: tuple(fields.get(name, ())) for name in ("reads", "hidden")}
+    return Step(**{**fields, **names})
+
+
 def to_job(row: Mapping[Any, Any], queue_position: int | None = None) -> Job:
     return Job(
         id=row["id"],
         task=row["task"],
-        steps=tuple(Step(**step) for step in row["steps"]),
+        steps=tuple(map(_to_step, row["steps"])),
         inputs=tuple(StoredFile(**file) for file in row["inputs"]),
         priority=PRIORITY_OF_RANK[row["priority"]],
         state=JobState(row["state"]),

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 import structlog
 
+from service.guard.machine import memory_of
 from service.jobs import database
 from service.jobs.engine import QueueClient, QueueWorker
 from service.jobs.execution import Execution, in_short
@@ -86,6 +87,7 @@ class Worker:
             signal.signal(number, lambda *_: self._stop.set())
         follow_parent(self._stop.set)
         self._host.check()
+        self._attempt(lambda: self._roster.register(self._id, memory_of(self._device)))
         self._queue.launch()
         log.info("worker_started", worker=self._id, device=self._device)
         while not self._stop.wait(TICK_SECONDS):

@@ -15,7 +15,7 @@ from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
 class TrellisOptions(NetworkOptions):
     """Options of TRELLIS: networks imagine the object from one image or a few, sides unseen too."""
 
-    formats: Annotated[
+    formats: Annotated[  # type: ignore[assignment]  # a wider choice; nobody assigns to it
         tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
         Field(
             min_length=1,
