@@ -37,13 +37,16 @@ def load_weights(
     path: Path,
     device: torch.device | str = "cpu",
     rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    *,
+    prefix: str = "",
 ) -> N:
     """Give `network` (of any device, meta too) the tensors of a file, on `device`.
 
-    Each is brought to the dtype the network has it in. rename: from the file's names to the
-    network's. Raises WeightsUnfit, Unavailable where the file is missing.
+    Each is brought to the dtype the network has it in. prefix: of the network's names in a file of
+    several; nothing else is read of it. rename: from the file's names to the network's. Raises
+    WeightsUnfit, Unavailable where the file is missing.
     """
-    state = rename(_read(path, str(device)))
+    state = rename(_read(path, str(device), prefix))
     wanted = network.state_dict()
     _check(state, wanted, path)
     network.load_state_dict(
@@ -54,12 +57,16 @@ def load_weights(
     return network.eval().requires_grad_(False)
 
 
-def _read(path: Path, device: str) -> dict[str, Tensor]:
+def _read(path: Path, device: str, prefix: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise Unavailable(f"There are no weights at {path}.", code="weights_missing")
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            return {
+                name.removeprefix(prefix): file.get_tensor(name)
+                for name in file.keys()
+                if name.startswith(prefix)
+            }
     except (SafetensorError, OSError) as error:
         raise WeightsUnfit(
             f"{path.name} cannot be read: {error}.",

@@ -47,7 +47,7 @@ def load_generator(
     loaded: dict[str, Any] = {
         name: _load(file, home, dtype) for name, file in release.networks.items()
     }
-    networks = Networks(image=_load_dinov2(image_folder, home), **loaded)
+    networks = Networks(image=load_dinov2(image_folder, home), **loaded)
     return Generator(networks, release.latent_mean, release.latent_std, residency)
 
 
@@ -59,7 +59,7 @@ def _load(file: NetworkFile, device: torch.device, dtype: torch.dtype) -> nn.Mod
     return load_weights(to_half(network, dtype), file.weights, device)
 
 
-def _load_dinov2(folder: Path, device: torch.device) -> DinoV2:
+def load_dinov2(folder: Path, device: torch.device) -> DinoV2:
     """In fp32, as the pipeline was trained with it."""
     path = folder / "config.json"
     try:
