@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 
 # Fused multiply-add only: sums keep their order, so a result does not depend on vector widths.
 ARITHMETIC = {"contract"}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC, "error_model": "numpy"}
 PARTS_PER_CORE = 8
 """Parts of a range differ in work: small ones even it out."""
 
@@ -51,7 +52,6 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Function], F
     """
 
     def compile_it(function: Function) -> Function:
-        options: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC}
         types_ = returns(*signature)
         folder = cache_folder(Path(function.__code__.co_filename).parent)
         default = numba.config.CACHE_DIR
@@ -59,14 +59,14 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Function], F
         try:
             if folder is not None:
                 numba.config.CACHE_DIR = str(folder)
-                compiled = numba.njit(types_, cache=True, **options)(function)
+                compiled = numba.njit(types_, cache=True, **OPTIONS)(function)
                 return compiled
         except (RuntimeError, OSError, EOFError, pickle.PickleError) as error:
             # No folder to write to, a full disk, a damaged file: all of it concerns the cache.
             LOG.warning("compiled code is not cached: %s", error)
         finally:
             numba.config.CACHE_DIR = default
-        compiled = numba.njit(types_, **options)(function)
+        compiled = numba.njit(types_, **OPTIONS)(function)
         return compiled
 
     return compile_it
@@ -74,7 +74,7 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Function], F
 
 def inlined(function: Function) -> Function:
     """A function that kernels of the same file call."""
-    compiled: Function = numba.njit(nogil=True, fastmath=ARITHMETIC)(function)
+    compiled: Function = numba.njit(**OPTIONS)(function)
     return compiled
 
 

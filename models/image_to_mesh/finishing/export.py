@@ -10,9 +10,11 @@ from pathlib import Path
 
 from models.context import Artifact, PipelineError
 from models.image_to_mesh.finishing.check import MeshFacts, read_back
+from models.image_to_mesh.finishing.compress import Compression
 from models.image_to_mesh.finishing.formats import encode_obj_zip, encode_ply, encode_stl
-from models.image_to_mesh.finishing.glb import TextureFormat, encode_glb
+from models.image_to_mesh.finishing.glb import encode_glb
 from models.image_to_mesh.finishing.mesh import TexturedMesh
+from models.image_to_mesh.finishing.textures import TextureFormat
 
 ARTIFACTS = {
     "glb": ("mesh.glb", "model/gltf-binary"),
@@ -29,12 +31,22 @@ class UnsoundMeshError(PipelineError):
 
 
 def export(
-    mesh: TexturedMesh, formats: Sequence[str], texture_format: TextureFormat, folder: Path
+    mesh: TexturedMesh,
+    formats: Sequence[str],
+    texture_format: TextureFormat,
+    folder: Path,
+    *,
+    compression: Compression = "none",
+    closed: bool = True,
 ) -> tuple[list[Artifact], MeshFacts]:
-    """Artifacts in the order of `formats`, without repeats, and the facts of the GLB read back."""
-    glb = encode_glb(mesh, texture_format)
+    """Artifacts in the order of `formats`, without repeats, and the facts of the GLB read back.
+
+    closed: the surface was made closed, so a file that is not is refused. Raises Unavailable where
+    the compression needs a package that is not installed.
+    """
+    glb = encode_glb(mesh, texture_format, compression=compression)
     facts = read_back(glb)
-    if not facts.sound:
+    if closed and compression == "none" and not facts.sound:
         raise UnsoundMeshError(
             f"The exported mesh is not sound: {facts}.",
             next_step="Report this image; another resolution or face budget may avoid it.",

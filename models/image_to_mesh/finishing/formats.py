@@ -12,21 +12,29 @@ import zipfile
 
 import numpy as np
 
-from models.image_to_mesh.finishing.glb import TextureFormat, encode_texture
 from models.image_to_mesh.finishing.mesh import TexturedMesh
+from models.image_to_mesh.finishing.textures import ENDINGS, TextureFormat, encode_texture
 
 STAMP = (1980, 1, 1, 0, 0, 0)
 """Fixed time in the ZIP: equal input gives equal bytes."""
 
 
 def encode_obj_zip(mesh: TexturedMesh, kind: TextureFormat = "jpeg", name: str = "mesh") -> bytes:
-    texture_name = f"{name}.{'jpg' if kind == 'jpeg' else 'png'}"
+    if kind == "webp":
+        kind = "jpeg"  # few readers of OBJ know WebP
+    texture_name = f"{name}.{ENDINGS[kind]}"
     material = f"newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {texture_name}\n"
+    normals_name = f"{name}_normal.{ENDINGS[kind]}"
+    if mesh.normal_map is not None:
+        material += f"norm {normals_name}\n"
     parts = {
         f"{name}.obj": (_obj_text(mesh, name).encode(), zipfile.ZIP_DEFLATED),
         f"{name}.mtl": (material.encode(), zipfile.ZIP_DEFLATED),
         texture_name: (encode_texture(mesh.texture, kind), zipfile.ZIP_STORED),
     }
+    if mesh.normal_map is not None:
+        picture = encode_texture(mesh.normal_map, kind, normals=True)
+        parts[normals_name] = (picture, zipfile.ZIP_STORED)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for file_name, (data, compression) in parts.items():

@@ -21,6 +21,8 @@ class TexturedMesh:
     uv:        (N, 2) float32, v down as in glTF
     faces:     (F, 3) int32 over the texture vertices
     texture:   (S, S, 3) uint8, sRGB
+    normal_map: (S, S, 3) uint8 in tangent space (see `normal_map`), or None
+    tangents:  (N, 4) float32 it is written against, or None
     """
 
     positions: npt.NDArray[np.float32]
@@ -30,6 +32,8 @@ class TexturedMesh:
     uv: npt.NDArray[np.float32]
     faces: npt.NDArray[np.int32]
     texture: npt.NDArray[np.uint8]
+    normal_map: npt.NDArray[np.uint8] | None = None
+    tangents: npt.NDArray[np.float32] | None = None
 
     def vertex_colours(self) -> npt.NDArray[np.uint8]:
         """(V, 3) uint8: the texture at each position; at a seam, the first page's."""

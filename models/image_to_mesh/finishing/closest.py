@@ -1,0 +1,104 @@
+"""For points near a surface, the nearest point of the surface that faces the same way.
+
+Knows nothing of textures. Exact on triangles: a uniform grid says which of them can be nearest.
+`nearest_plain` is the reference: every point against every triangle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.compiled import in_ranges
+from models.image_to_mesh.finishing.normals import face_normals
+from models.image_to_mesh.geometry.surface import Faces
+
+Array = npt.NDArray[np.float32]
+
+CELLS_A_FACE = 1.5
+"""Side of a cell, in sides of a square of the mean triangle's area: some ten triangles a cell."""
+MAX_CELLS = 1 << 24
+REACH_SHARE = 0.02
+"""How far the facing surface is looked for, as a share of the object's size. Beyond it the nearest
+point counts, whichever way it faces: a sheet's other side is better than the far side of a room."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of each point: face (P,) int32; weights (P, 3) float32 barycentric; distance (P,) float32."""
+
+    face: npt.NDArray[np.int32]
+    weights: Array
+    distance: Array
+
+    def interpolate(self, values: Array, faces: Faces) -> Array:  # (V, C), (F, 3) -> (P, C)
+        result = np.zeros((len(self.face), values.shape[1]), np.float32)
+        for corner in range(3):
+            result += self.weights[:, corner, None] * values[faces[self.face, corner]]
+        return result
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Triangles, and which of them each cell of a grid holds.
+
+    table:  (F, 12) float32: first corner, edges to the second and third, unit normal
+    starts: (cells + 1,) int32: a cell's triangles are items[starts[cell] : starts[cell + 1]]
+    items:  int32
+    low:    (3,) corner of the grid; side: of a cell; counts: (3,) cells along each axis
+    reach:  how far a facing triangle is looked for
+    """
+
+    table: Array
+    starts: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+    low: npt.NDArray[np.float64]
+    side: float
+    counts: npt.NDArray[np.int64]
+    reach: float
+
+    def nearest(self, points: Array, normals: Array) -> Nearest:  # (P, 3), (P, 3)
+        from models.image_to_mesh.finishing import closest_compiled as loops
+
+        face = np.empty(len(points), np.int32)
+        weights = np.empty((len(points), 3), np.float32)
+        distance = np.empty(len(points), np.float32)
+
+        def some(begin: int, end: int) -> None:
+            loops.nearest(
+                points, normals, self.table, self.starts, self.items, self.low, self.side,
+                self.counts, self.reach, begin, end, face, weights, distance,
+            )  # fmt: skip
+
+        in_ranges(some, len(points))
+        return Nearest(face, weights, distance)
+
+
+def triangle_table(vertices: Array, faces: Faces) -> Array:  # -> (F, 12)
+    normals = face_normals(vertices, faces)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    first = vertices[faces[:, 0]]
+    edges = (vertices[faces[:, 1]] - first, vertices[faces[:, 2]] - first)
+    return np.ascontiguousarray(np.hstack((first, *edges, normals)), np.float32)
+
+
+def build_surface(vertices: Array, faces: Faces) -> Surface:  # (V, 3), (F, 3)
+    from models.image_to_mesh.finishing import closest_compiled as loops
+
+    table = triangle_table(vertices, faces)
+    used = vertices[faces.reshape(-1)]
+    low, high = used.min(axis=0).astype(np.float64), used.max(axis=0).astype(np.float64)
+    doubled_area = float(np.linalg.norm(np.cross(table[:, 3:6], table[:, 6:9]), axis=1).sum())
+    size = float((high - low).max())
+    side = max(CELLS_A_FACE * (doubled_area / 2 / len(faces)) ** 0.5, 1e-3 * size, 1e-12)
+    while np.prod(np.floor((high - low) / side) + 1) > MAX_CELLS:
+        side *= 1.1
+    counts = (np.floor((high - low) / side) + 1).astype(np.int64)
+    cursor = np.zeros(int(counts.prod()), np.int32)
+    loops.visit_cells(table, low, side, counts, cursor, np.empty(0, np.int32), 0)
+    starts = np.concatenate(([0], np.cumsum(cursor, dtype=np.int64))).astype(np.int32)
+    items = np.empty(int(starts[-1]), np.int32)
+    loops.visit_cells(table, low, side, counts, starts[:-1].copy(), items, 1)
+    return Surface(table, starts, items, low, side, counts, REACH_SHARE * size)
