@@ -6,6 +6,7 @@ It knows where a release keeps what; not how the folders came there (`models.wei
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from models.image_to_mesh.trellis.generator import Generator, Networks
 from models.image_to_mesh.trellis.networks import build
 from models.image_to_mesh.trellis.release import NetworkFile, Release, ReleaseUnfit
 from models.nn.dinov2 import DinoV2, DinoV2Config, official_names
-from models.nn.precision import to_half
+from models.nn.precision import TORSO, to_half
 from models.nn.residency import Residency
 from models.nn.weights import load_weights, on_meta
 
@@ -45,18 +46,25 @@ def load_generator(
     """
     home = torch.device("cpu") if residency.offload else residency.device
     loaded: dict[str, Any] = {
-        name: _load(file, home, dtype) for name, file in release.networks.items()
+        name: load_network(file, home, dtype) for name, file in release.networks.items()
     }
     networks = Networks(image=load_dinov2(image_folder, home), **loaded)
     return Generator(networks, release.latent_mean, release.latent_std, residency)
 
 
-def _load(file: NetworkFile, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def load_network(
+    file: NetworkFile,
+    device: torch.device,
+    dtype: torch.dtype,
+    build: Callable[[str, Mapping[str, Any]], nn.Module] = build,
+    torso: Collection[str] = TORSO,
+) -> nn.Module:
+    """build: from the official class and its arguments. torso: what of it runs in `dtype`."""
     try:
         network = on_meta(partial(build, file.class_name, file.args))
     except (ValueError, TypeError, KeyError) as error:
         raise ReleaseUnfit(f"{file.weights.stem}: {error}") from error
-    return load_weights(to_half(network, dtype), file.weights, device)
+    return load_weights(to_half(network, dtype, torso), file.weights, device)
 
 
 def load_dinov2(folder: Path, device: torch.device) -> DinoV2:
