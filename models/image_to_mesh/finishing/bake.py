@@ -43,7 +43,7 @@ def bake(
     for index, page in enumerate(atlas.pages):
         if atlas.choice is None:
             picture, rgba = views[0].beyond_outline, views[0].rgba
-            source = _rim_diffused(rgba, picture) if page.behind else picture
+            source = rim_diffused(rgba, picture) if page.behind else picture
             content = _resample(source, rgba.shape, page)
         else:
             own = faces[atlas.page_of_face == index]
@@ -63,7 +63,7 @@ def _rectangle(page: Page, side: int) -> tuple[slice, slice]:
     )
 
 
-def _rim_diffused(rgba: Array, picture: Array) -> Array:
+def rim_diffused(rgba: Array, picture: Array) -> Array:
     """The object's rim kept, its inside replaced by a smooth blend of the rim. At reduced size."""
     scale = min(1.0, RIM_SIDE_PX / max(rgba.shape[:2]))
     size = (max(1, round(rgba.shape[1] * scale)), max(1, round(rgba.shape[0] * scale)))
