@@ -137,7 +137,7 @@ def _paint(
             continue
         weight = (weights[mine, k] * buffer.sees(points[mine]))[:, None]
         picture = _low_pass(other.beyond_outline, unit / other.pixels_per_unit)
-        colour[mine] += weight * _sample(picture, other.pixels(points[mine]))
+        colour[mine] += weight * look_up(picture, other.pixels(points[mine]))
         total[mine] += weight
     canvas = np.zeros((height, width, 3), np.float32)
     canvas[raster.covered] = colour / np.maximum(total, 1e-4)
@@ -151,7 +151,7 @@ def _low_pass(picture: Array, texels_per_pixel: float) -> Array:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.5 / texels_per_pixel))
 
 
-def _sample(picture: Array, at: npt.NDArray[np.float64]) -> Array:  # -> (P, 3)
+def look_up(picture: Array, at: npt.NDArray[np.float64]) -> Array:  # -> (P, 3)
     """Bilinear look-up at points (P, 2), as (column, row).
 
     cv2.remap takes at most 32767 rows: the list is folded into a rectangle.
