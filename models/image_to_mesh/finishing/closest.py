@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from models.compiled import in_ranges
-from models.image_to_mesh.finishing.normals import face_normals
 from models.image_to_mesh.geometry.surface import Faces
 
 Array = npt.NDArray[np.float32]
 
-CELLS_A_FACE = 1.5
-"""Side of a cell, in sides of a square of the mean triangle's area: some ten triangles a cell."""
+CELL_SIDE = 2.5
+"""Of a square of the mean triangle's area: some thirty triangles then touch a cell."""
 MAX_CELLS = 1 << 24
 REACH_SHARE = 0.02
 """How far the facing surface is looked for, as a share of the object's size. Beyond it the nearest
@@ -76,29 +75,23 @@ class Surface:
         return Nearest(face, weights, distance)
 
 
-def triangle_table(vertices: Array, faces: Faces) -> Array:  # -> (F, 12)
-    normals = face_normals(vertices, faces)
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    first = vertices[faces[:, 0]]
-    edges = (vertices[faces[:, 1]] - first, vertices[faces[:, 2]] - first)
-    return np.ascontiguousarray(np.hstack((first, *edges, normals)), np.float32)
-
-
 def build_surface(vertices: Array, faces: Faces) -> Surface:  # (V, 3), (F, 3)
     from models.image_to_mesh.finishing import closest_compiled as loops
 
-    table = triangle_table(vertices, faces)
-    used = vertices[faces.reshape(-1)]
-    low, high = used.min(axis=0).astype(np.float64), used.max(axis=0).astype(np.float64)
-    doubled_area = float(np.linalg.norm(np.cross(table[:, 3:6], table[:, 6:9]), axis=1).sum())
+    table, bounds = np.empty((len(faces), 12), np.float32), np.empty((2, 3))
+    area = loops.fill_table(
+        np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces), table, bounds
+    )
+    low, high = bounds
     size = float((high - low).max())
-    side = max(CELLS_A_FACE * (doubled_area / 2 / len(faces)) ** 0.5, 1e-3 * size, 1e-12)
+    side = max(CELL_SIDE * (area / len(faces)) ** 0.5, 1e-3 * size, 1e-12)
     while np.prod(np.floor((high - low) / side) + 1) > MAX_CELLS:
         side *= 1.1
     counts = (np.floor((high - low) / side) + 1).astype(np.int64)
     cursor = np.zeros(int(counts.prod()), np.int32)
     loops.visit_cells(table, low, side, counts, cursor, np.empty(0, np.int32), 0)
-    starts = np.concatenate(([0], np.cumsum(cursor, dtype=np.int64))).astype(np.int32)
+    starts = np.zeros(len(cursor) + 1, np.int32)
+    np.cumsum(cursor, out=starts[1:])
     items = np.empty(int(starts[-1]), np.int32)
     loops.visit_cells(table, low, side, counts, starts[:-1].copy(), items, 1)
     return Surface(table, starts, items, low, side, counts, REACH_SHARE * size)

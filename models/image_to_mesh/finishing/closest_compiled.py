@@ -15,6 +15,36 @@ from models.compiled import f32, f64, filled, i32, i64, inlined, kernel, taken
 Floats = npt.NDArray[np.float64]
 
 
+@kernel(taken(f32, 2), taken(i32, 2), filled(f32, 2), filled(f64, 2), returns=f64)
+def fill_table(
+    vertices: npt.NDArray[np.float32],  # (V, 3)
+    faces: npt.NDArray[np.int32],  # (F, 3)
+    table: npt.NDArray[np.float32],  # (F, 12) filled: see `closest.Surface`
+    bounds: Floats,  # (2, 3) filled: lowest and highest corner
+) -> float:
+    """Returns the area."""
+    bounds[0], bounds[1] = math.inf, -math.inf
+    area = 0.0
+    first, second = np.empty(3), np.empty(3)
+    for face in range(len(faces)):
+        a, b, c = faces[face]
+        for axis in range(3):
+            x, y, z = vertices[a, axis], vertices[b, axis], vertices[c, axis]
+            bounds[0, axis] = min(bounds[0, axis], x, y, z)
+            bounds[1, axis] = max(bounds[1, axis], x, y, z)
+            first[axis], second[axis] = y - x, z - x
+            table[face, axis] = x
+            table[face, 3 + axis], table[face, 6 + axis] = first[axis], second[axis]
+        nx = first[1] * second[2] - first[2] * second[1]
+        ny = first[2] * second[0] - first[0] * second[2]
+        nz = first[0] * second[1] - first[1] * second[0]
+        doubled = math.sqrt(nx * nx + ny * ny + nz * nz)
+        scale = 1 / max(doubled, 1e-30)
+        table[face, 9], table[face, 10], table[face, 11] = nx * scale, ny * scale, nz * scale
+        area += 0.5 * doubled
+    return area
+
+
 @inlined
 def cell_range(low: float, high: float, count: int) -> tuple[int, int]:
     """First and last cell between two coordinates in cells, clipped to the grid."""

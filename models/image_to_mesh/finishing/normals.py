@@ -1,6 +1,7 @@
-"""Vertex normals of a closed mesh, before texture seams split its vertices.
+"""Vertex normals of a mesh, before texture seams split its vertices.
 
-Knows nothing of texture; normals are shared across seams, so that shading shows none.
+Knows nothing of texture; normals are shared across seams, so that shading shows none. For meshes of
+a million faces there are compiled loops; `vertex_normals` is their plain reference.
 """
 
 from __future__ import annotations
@@ -37,3 +38,16 @@ def vertex_normals(vertices: npt.NDArray[np.floating], faces: Faces) -> Array:  
     length = np.linalg.norm(total, axis=1, keepdims=True)
     # A vertex whose faces cancel out (a fold) gets any unit vector: glTF forbids zero normals.
     return np.where(length > 1e-12, total / np.maximum(length, 1e-12), (0.0, 0.0, 1.0))
+
+
+def vertex_normals_in_loops(
+    vertices: npt.NDArray[np.floating], faces: Faces
+) -> npt.NDArray[np.float32]:  # -> (V, 3) unit
+    """The same by compiled loops (see `models.compiled`)."""
+    from models.image_to_mesh.finishing import normals_compiled as loops
+
+    total = np.zeros((len(vertices), 3))
+    loops.gather(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces), total)
+    result = np.empty((len(vertices), 3), np.float32)
+    loops.normalise(total, result)
+    return result
