@@ -34,6 +34,7 @@ from models.image_to_mesh.geometry.views import ViewPlan, plan_views
 from models.image_to_mesh.options import EmbeddedOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
+from models.image_to_mesh.preprocess.source import mask_source
 from models.image_to_mesh.stopwatch import Stopwatch
 
 MAX_IMAGES = 16
@@ -59,7 +60,8 @@ class EmbeddedPipeline:
 
         # 2. Mask: cut the object out.
         watch.stage("mask", 0.08)
-        cutouts = [cut_out(picture, options.seed) for picture in pictures]
+        masks = mask_source(options.mask, context.device)
+        cutouts = [cut_out(picture, options.seed, masks) for picture in pictures]
 
         # 3. Geometry: a closed surface in the first camera's frame.
         watch.stage("geometry", 0.2)

@@ -33,6 +33,15 @@ Seed = Annotated[
         "object.",
     ),
 ]
+MaskMethod = Literal["auto", "birefnet", "classic"]
+Mask = Annotated[
+    MaskMethod,
+    Field(
+        description="How an object is cut out of an image without transparency: birefnet is a "
+        "network for any background (weights: birefnet), classic knows plain backgrounds; auto "
+        "takes the network where it is here, on a CPU only if classic is not sure.",
+    ),
+]
 Steps = Annotated[
     int | None,
     Field(
@@ -63,6 +72,7 @@ class MeshOptions(BaseModel):
     faces: Faces = 20_000
     texture_size: TextureSize = 1024
     texture_format: TextureFormat = "jpeg"
+    mask: Mask = "auto"
     steps: Steps = None
     guidance: Guidance = None
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""Cut the object out: from the image's own alpha where it says something, else from its background.
+"""Cut the object out: by the image's own alpha where it says something, else by a mask found.
 
 Knows nothing of geometry; it refuses what it cannot separate instead of guessing.
 """
@@ -13,10 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from models.context import InvalidInput
-from models.image_to_mesh.preprocess.background import separate
 from models.image_to_mesh.preprocess.decode import Picture
+from models.image_to_mesh.preprocess.source import (
+    CLASSIC,
+    MIN_CONFIDENCE,
+    Found,
+    MaskSource,
+    SourceName,
+)
 
-MIN_CONFIDENCE = 0.5
 MIN_OBJECT_PX = 12
 """Least width and height of the object, pixels of the decoded image."""
 SPECK_SHARE = 5e-4
@@ -28,24 +33,28 @@ class Cutout:
     """An object on a transparent ground.
 
     rgba:       (H, W, 4) float32 0..1, straight alpha, sRGB
-    source:     "alpha": the file's own; "background": found here
+    source:     "alpha": the file's own; "background": what differs from a plain background;
+                "birefnet": what the network sees
     confidence: 0..1; 1 for "alpha"
     """
 
     name: str
     rgba: npt.NDArray[np.float32]
-    source: Literal["alpha", "background"]
+    source: Literal["alpha"] | SourceName
     confidence: float
     notes: tuple[str, ...] = ()
 
 
-def cut_out(picture: Picture, seed: int = 0) -> Cutout:
-    """Raises InvalidInput when there is no object, it is too small, or it cannot be separated."""
+def cut_out(picture: Picture, seed: int = 0, source: MaskSource = CLASSIC) -> Cutout:
+    """source: what finds the object where the file's alpha says nothing.
+
+    Raises InvalidInput when there is no object, it is too small, or it cannot be separated;
+    Unavailable where the only method asked for cannot run here.
+    """
     notes = list(picture.notes)
     rgba: npt.NDArray[np.float32] = picture.pixels.astype(np.float32) / np.float32(255)
-    alpha = rgba[..., 3]
-    solid = alpha >= 0.5
-    source: Literal["alpha", "background"] = "alpha"
+    solid = rgba[..., 3] >= 0.5
+    by: Literal["alpha"] | SourceName = "alpha"
     confidence = 1.0
     if not solid.any():
         raise InvalidInput(
@@ -54,22 +63,32 @@ def cut_out(picture: Picture, seed: int = 0) -> Cutout:
             next_step="Upload an image with a visible object.",
         )
     if (~solid).mean() < 1e-3:
-        source = "background"
-        separation = separate(picture.pixels[..., :3], seed)
-        confidence = separation.confidence
-        if confidence < MIN_CONFIDENCE:
-            raise InvalidInput(
-                f"{picture.name} has no transparency, and its object cannot be told from the "
-                f"background: {separation.reason} (confidence {confidence:.2f}, at least "
-                f"{MIN_CONFIDENCE} is needed).",
-                code="background_not_separable",
-                next_step="Remove the background and upload a PNG with transparency, "
-                "or photograph the object whole against a plain backdrop of another colour.",
-            )
-        rgba[..., 3] = separation.alpha
+        found = source.find(picture.pixels[..., :3], seed)
+        _check_sure(picture.name, found, source.advice)
+        by, confidence = found.source, found.separation.confidence
+        rgba[..., 3] = found.separation.alpha
+        notes += (f"{picture.name}: {note}" for note in found.notes)
     notes += _drop_specks(picture.name, rgba)
     _check_extent(picture.name, rgba[..., 3] >= 0.5, notes)
-    return Cutout(picture.name, rgba, source, round(confidence, 3), tuple(notes))
+    return Cutout(picture.name, rgba, by, round(confidence, 3), tuple(notes))
+
+
+def _check_sure(name: str, found: Found, advice: str) -> None:
+    confidence = found.separation.confidence
+    if confidence < MIN_CONFIDENCE:
+        steps = (
+            "Remove the background and upload a PNG with transparency, or photograph the object "
+            "whole against a plain backdrop of another colour.",
+            *found.notes,
+            advice,
+        )
+        raise InvalidInput(
+            f"{name} has no transparency, and its object cannot be told from the background: "
+            f"{found.separation.reason} (confidence {confidence:.2f}, at least {MIN_CONFIDENCE} "
+            "is needed).",
+            code="background_not_separable",
+            next_step=" ".join(filter(None, steps)),
+        )
 
 
 def _drop_specks(name: str, rgba: npt.NDArray[np.float32]) -> list[str]:
