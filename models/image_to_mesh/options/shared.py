@@ -21,8 +21,11 @@ TextureSize = Annotated[
     Literal[1024, 2048, 4096], Field(description="Side of the square texture, pixels.")
 ]
 TextureFormat = Annotated[
-    Literal["jpeg", "png"],
-    Field(description="Texture inside the file: jpeg (quality 92, full chroma) or lossless png."),
+    Literal["jpeg", "png", "webp"],
+    Field(
+        description="Texture inside the file: jpeg (quality 92, full chroma), lossless png, or "
+        "webp (EXT_texture_webp: smaller, and not every viewer reads it)."
+    ),
 ]
 Seed = Annotated[
     int,
@@ -90,3 +93,16 @@ class NetworkOptions(MeshOptions):
 
     faces: Faces = 30_000
     texture_size: TextureSize = 2048
+    normal_map: Annotated[
+        bool,
+        Field(
+            description="A texture that keeps the shape's detail where faces are too few for it."
+        ),
+    ] = True
+    compression: Annotated[
+        Literal["none", "quantize", "draco"],
+        Field(
+            description="Of the .glb's geometry: none; quantize: half the bytes, and viewers read "
+            "it as it is; draco: smaller still, and the viewer needs a decoder."
+        ),
+    ] = "none"

@@ -15,13 +15,13 @@ from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
 class TrellisOptions(NetworkOptions):
     """Options of TRELLIS: networks imagine the object from one image or a few, sides unseen too."""
 
-    formats: Annotated[  # type: ignore[assignment]  # a wider choice; nobody assigns to it
+    formats: Annotated[
         tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
         Field(
             min_length=1,
             description=f"{FORMATS_TEXT} splat is a .ply of 3-D Gaussians, not a mesh.",
         ),
-    ] = ("glb",)
+    ] = ("glb",)  # type: ignore[assignment]  # a wider choice; frozen, so nobody assigns to it
     mixing: Annotated[
         Literal["stochastic", "multidiffusion"],
         Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from models.context import (
     PipelineResult,
     RunContext,
 )
-from models.image_to_mesh.finishing.coloured import ColouredMesh, encode_coloured_glb
+from models.image_to_mesh.delivery import deliver, mesh_formats
+from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.options import TrellisOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
+from models.image_to_mesh.preprocess.source import mask_source
 from models.image_to_mesh.stopwatch import Stopwatch
 from models.image_to_mesh.trellis.checkpoint import load_generator
 from models.image_to_mesh.trellis.gaussian_decoder import Gaussians
@@ -40,7 +43,10 @@ from models.nn.residency import Residency, should_offload
 from models.nn.samplers import Step
 from models.weights.store import require
 
+T = TypeVar("T")
+
 MAX_IMAGES = 16
+SPLAT = "scene.splat.ply"
 WEIGHTS, IMAGE_WEIGHTS = "trellis-image-large", "dinov2-large-registers"
 NEEDED_BYTES = 12 << 30
 """A device with less free memory than this holds one network at a time."""
@@ -70,7 +76,8 @@ class TrellisPipeline:
 
         # 1. Decode and cut out: the object alone, centred, on black.
         watch.stage("decode", 0.0)
-        cutouts = [cut_out(decode(file), options.seed) for file in inputs]
+        masks = mask_source(options.mask, context.device)
+        cutouts = [cut_out(decode(file), options.seed, masks) for file in inputs]
         pictures = [centre_on_black(_bytes(cutout), cutout.name) for cutout in cutouts]
 
         # 2. Look: DINOv2's tokens of each image.
@@ -80,34 +87,36 @@ class TrellisPipeline:
         # 3. Structure: which voxels of 64^3 the object occupies.
         watch.stage("structure", 0.06)
         coords = self.generator.structure(
-            tokens, noise, samplers[0], options.mixing, _steps(watch, 0.06, 0.45)
+            tokens, noise, samplers[0], options.mixing, _steps(watch, 0.06, 0.35)
         )
 
         # 4. Latent: what is in each of them.
-        watch.stage("latent", 0.45)
+        watch.stage("latent", 0.35)
         latent = self.generator.latent(
-            tokens, coords, noise, samplers[1], options.mixing, _steps(watch, 0.45, 0.85)
+            tokens, coords, noise, samplers[1], options.mixing, _steps(watch, 0.35, 0.7)
         )
 
-        # 5. Decode the latent, and write what was asked for.
-        artifacts: list[Artifact] = []
-        counts: dict[str, JsonValue] = {"voxels": len(coords)}
-        for kind in dict.fromkeys(options.formats):
-            if kind == "glb":
-                watch.stage("mesh", 0.85)
-                mesh = placed(self.generator.mesh(latent))
-                artifacts.append(_write(context, "mesh.glb", encode_coloured_glb(mesh)))
-                counts |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
-            else:
-                watch.stage("splat", 0.93)
-                gaussians = self.generator.gaussians(latent)
-                artifacts.append(_write(context, "splat.ply", encode_gaussians(gaussians)))
-                counts["gaussians"] = len(gaussians.means)
+        # 5. Decode the latent: a surface, Gaussians, or both.
+        artifacts: dict[str, Artifact] = {}
+        facts: dict[str, JsonValue] = {"voxels": len(coords)}
+        warnings = [note for cutout in cutouts for note in cutout.notes]
+        if "splat" in options.formats:
+            watch.stage("splat", 0.7)
+            gaussians = self.generator.gaussians(latent)
+            artifacts["splat"] = _write(context, encode_gaussians(gaussians))
+            facts["gaussians"] = len(gaussians.means)
+        if meshes := mesh_formats(options.formats):
+            watch.stage("surface", 0.73)
+            surface = placed(self.generator.mesh(latent))
+
+            # 6. Finish: fewer faces, texture, normal map; then the files.
+            made, more, notes = deliver(surface, options, watch, (0.78, 1.0))
+            artifacts |= zip(meshes, made, strict=True)
+            facts |= more
+            warnings += notes
         watch.stage("done", 1.0)
-        return PipelineResult(artifacts, _report(cutouts, samplers, counts, watch))
-
-
-MEDIA_TYPES = {"mesh.glb": "model/gltf-binary", "splat.ply": "application/ply"}
+        in_order = [artifacts[kind] for kind in dict.fromkeys(options.formats)]
+        return PipelineResult(in_order, _report(cutouts, samplers, facts, watch, warnings))
 
 
 def placed(mesh: DecodedMesh) -> ColouredMesh:
@@ -156,19 +165,24 @@ def _check_count(inputs: Sequence[InputFile]) -> None:
 
 
 def _samplers(release: Release, options: TrellisOptions) -> tuple[SamplerSettings, SamplerSettings]:
-    """Of structure and latent: the release's, where the options say nothing else."""
+    """Of structure and latent: what was asked of this one, else of both, else the release's own."""
 
     def chosen(own: SamplerSettings, steps: int | None, guidance: float | None) -> SamplerSettings:
         return replace(
             own,
-            steps=own.steps if steps is None else steps,
-            cfg_strength=own.cfg_strength if guidance is None else guidance,
+            steps=_first(steps, options.steps, own.steps),
+            cfg_strength=_first(guidance, options.guidance, own.cfg_strength),
         )
 
     return (
         chosen(release.structure_sampler, options.structure_steps, options.structure_guidance),
         chosen(release.latent_sampler, options.latent_steps, options.latent_guidance),
     )
+
+
+def _first(*values: T | None) -> T:
+    """The first that was given."""
+    return next(value for value in values if value is not None)
 
 
 def _steps(watch: Stopwatch, start: float, end: float) -> Callable[[Step], None]:
@@ -180,17 +194,18 @@ def _steps(watch: Stopwatch, start: float, end: float) -> Callable[[Step], None]
     return on_step
 
 
-def _write(context: RunContext, name: str, content: bytes) -> Artifact:
-    path = context.workdir / name
-    path.write_bytes(content)
-    return Artifact(name, path, MEDIA_TYPES[name])
+def _write(context: RunContext, splats: bytes) -> Artifact:
+    path = context.workdir / SPLAT
+    path.write_bytes(splats)
+    return Artifact(SPLAT, path, "application/ply")
 
 
 def _report(
     cutouts: Sequence[Cutout],
     samplers: tuple[SamplerSettings, SamplerSettings],
-    counts: dict[str, JsonValue],
+    facts: dict[str, JsonValue],
     watch: Stopwatch,
+    warnings: list[str],
 ) -> dict[str, JsonValue]:
     structure, latent = samplers
     return {
@@ -207,7 +222,7 @@ def _report(
             "structure": {"steps": structure.steps, "guidance": structure.cfg_strength},
             "latent": {"steps": latent.steps, "guidance": latent.cfg_strength},
         },
-        **counts,
+        **facts,
         "seconds": dict(watch.seconds),
-        "warnings": [note for cutout in cutouts for note in cutout.notes],
+        "warnings": warnings,
     }
