@@ -11,7 +11,7 @@ from models.image_to_mesh.finishing.bake import bake
 from models.image_to_mesh.finishing.fill import diffuse, fill_nearest
 from models.image_to_mesh.finishing.normals import vertex_normals
 from models.image_to_mesh.finishing.rasterize import rasterize
-from models.image_to_mesh.finishing.simplify import OpenSurfaceError, simplify
+from models.image_to_mesh.finishing.simplify import simplify
 from models.image_to_mesh.finishing.unit_box import to_unit_box
 from models.image_to_mesh.finishing.view_choice import choose_views
 from models.image_to_mesh.finishing.visibility import DepthBuffer, View
@@ -119,12 +119,6 @@ def test_budget_that_would_lose_the_object_is_not_met() -> None:
     assert mesh.is_watertight
     assert mesh.volume > 0.75 * comb.volume
     assert mesh.body_count == 60
-
-
-def test_open_surface_is_not_passed_on() -> None:
-    vertices, faces = sphere(1)
-    with pytest.raises(OpenSurfaceError):
-        simplify(vertices, faces[1:], 1000)
 
 
 def test_unit_box_turns_the_object_to_face_z() -> None:
