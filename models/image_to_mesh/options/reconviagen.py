@@ -1,0 +1,54 @@
+"""Options of ReconViaGen: the shared ones, and finer ones for each of its two samplers.
+
+Knows nothing of arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
+
+
+class ReconViaGenOptions(NetworkOptions):
+    """Options of ReconViaGen: photos from all around, their cameras unknown, to one object."""
+
+    formats: Annotated[  # type: ignore[assignment]  # a wider choice; frozen, so nobody assigns
+        tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
+        Field(
+            min_length=1,
+            description=f"{FORMATS_TEXT} splat is a .ply of 3-D Gaussians, not a mesh.",
+        ),
+    ] = ("glb",)
+    structure_steps: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Steps that find the shape; default: as steps, else 30."),
+    ] = None
+    structure_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly the shape follows the photos, 1 or less: no more than they "
+            "ask; default: as guidance, else 7.5.",
+        ),
+    ] = None
+    latent_steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=100,
+            description="Steps that find surface and colours; default: as steps, else 12.",
+        ),
+    ] = None
+    latent_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=20,
+            description="How strictly surface and colours follow the photos, 1 or less: no more "
+            "than they ask; default: as guidance, else 7.5.",
+        ),
+    ] = None
