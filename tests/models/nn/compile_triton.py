@@ -1,9 +1,9 @@
 """Compiles Triton kernels for one card: `python FILE TRITON_FOLDER CAPABILITY`, cases on stdin.
 
-A process of its own with that Triton first on its path, and no torch. A case is {module, kernel,
-types, constants, warps, stages}; prints a list of what each became: bytes of shared memory,
-registers, stack and local bytes of a thread, and whether its PTX has matrix instructions and
-asynchronous copies.
+A process of its own with that Triton first on its path, and no torch. A case is {module (below
+models/nn), kernel, types, constants, warps, stages}; prints a list of what each became: bytes of
+shared memory, registers, stack and local bytes of a thread, and whether its PTX has matrix
+instructions and asynchronous copies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inspect import signature
 from pathlib import Path
 
 FOLDER, CAPABILITY = Path(sys.argv[1]), int(sys.argv[2])
-KERNELS = Path(__file__).resolve().parents[3] / "models/nn/sparse_conv"
+KERNELS = Path(__file__).resolve().parents[3] / "models/nn"
 sys.path.insert(0, str(FOLDER))
 
 

@@ -45,7 +45,7 @@ def case(kernel: str, dtype: torch.dtype, constants: dict[str, Any], tile: Tile 
         "triton_kernels" if kernel in ("implicit_gemm", "sum_splits") else "triton_map_kernels"
     )
     return {
-        "module": kernels,
+        "module": f"sparse_conv/{kernels}",
         "kernel": kernel,
         "types": types,
         "constants": constants,
