@@ -36,7 +36,7 @@ def remove_floating(vertices: Positions, faces: Faces, least_share: float = LEAS
     from models.image_to_mesh.finishing.pieces_compiled import measure_pieces
 
     area, volume = np.zeros(count), np.zeros(count)
-    measure_pieces(np.ascontiguousarray(vertices, np.float32), faces, label, area, volume)
+    measure_pieces(*_contiguous(vertices, faces), label, area, volume)
     size = np.abs(volume)  # an inner shell is turned inside out: its volume is negative
     keep = (area >= least_share * area.sum()) | (size >= least_share * size.sum())
     keep[area.argmax()] = True
@@ -57,10 +57,12 @@ def remove_hidden(
         return faces
     from models.compiled import usable_cores
 
-    vertices = np.ascontiguousarray(vertices, np.float32)
-    views = _views(vertices, faces, directions, side_px)
+    positions, corners = _contiguous(vertices, faces)
+    views = _views(positions, corners, directions, side_px)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        counts = pool.map(lambda view: _look(vertices, faces, label, count, view, side_px), views)
+        counts = pool.map(
+            lambda view: _look(positions, corners, label, count, view, side_px), views
+        )
         drawn, seen = np.sum(list(counts), axis=0)
     keep = (seen > SEEN_SHARE * drawn) | (drawn == 0)
     return np.asarray(faces[keep[label]])
@@ -74,6 +76,11 @@ def pieces(faces: Faces, vertex_count: int) -> tuple[Labels, int]:
     faces = np.ascontiguousarray(faces, np.int32)
     count = label_pieces(faces, np.arange(vertex_count, dtype=np.int32), label)
     return label, int(count)
+
+
+def _contiguous(vertices: Positions, faces: Faces) -> tuple[Positions, Faces]:
+    """As the compiled loops want them."""
+    return np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)
 
 
 def _views(

@@ -8,6 +8,8 @@ mesh is checked after, and simplified by manifold3d, which does, where they brok
 
 from __future__ import annotations
 
+import threading
+
 import fast_simplification
 import manifold3d
 import numpy as np
@@ -26,6 +28,9 @@ LEAST_VOLUME = 0.8
 """Of the full mesh's: less means that thin parts collapsed."""
 CLEAN = 1e-6
 """Of the size: faces thinner than this have lost their area, and go."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""The library keeps the mesh it works on in global variables."""
 
 
 def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, Faces]:
@@ -52,14 +57,15 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
 
 
 def _quadric(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, Faces]:
-    vertices = np.ascontiguousarray(vertices, np.float64)
-    faces = np.ascontiguousarray(faces, np.int32)
+    vertices = np.require(vertices, np.float64, ["C", "W"])  # it takes no read-only arrays
+    faces = np.require(faces, np.int32, ["C", "W"])
     for aggressiveness in AGGRESSIVENESS:
         if len(faces) <= budget:
             break
-        vertices, faces = fast_simplification.simplify(
-            vertices, faces, target_count=budget, agg=aggressiveness
-        )
+        with _ONE_AT_A_TIME:
+            vertices, faces = fast_simplification.simplify(
+                vertices, faces, target_count=budget, agg=aggressiveness
+            )
     return np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
 
 
