@@ -121,18 +121,17 @@ class SparseDiT(nn.Module):
         condition of zeros weigh as a single token of zeros: in the second, places are added.
         """
         dtype = torso_dtype(self, TORSO)
-        if isinstance(cond, SparseTensor) != (self.cond_proj is not None):
-            wanted = "[B, M, C]" if self.cond_proj is None else "a SparseTensor"
-            raise ValueError(f"SparseDiT takes image tokens as {wanted} here, not {cond!r}.")
-        items: Sequence[Tensor]
-        if isinstance(cond, SparseTensor):
-            assert self.cond_proj is not None  # for mypy: checked above
+        items: list[Tensor]
+        if isinstance(cond, Tensor) and self.cond_proj is None:
+            items = list(cond.to(dtype))
+        elif isinstance(cond, SparseTensor) and self.cond_proj is not None:
             tokens = self.cond_proj(cond.feats.to(dtype))
             places = position_embedding(cond.coords[:, 1:], tokens.shape[1])
             tokens = tokens + places.to(dtype)
             items = [tokens[rows] for rows in cond.layout]
         else:
-            items = list(cond.to(dtype))
+            wanted = "a tensor [B, M, C]" if self.cond_proj is None else "a SparseTensor"
+            raise ValueError(f"This SparseDiT takes image tokens as {wanted}.")
         blocks = (cast(SparseDiTBlock, block) for block in self.blocks)
         return tuple(block.cross_attn.keys_values(items) for block in blocks)
 

@@ -7,6 +7,8 @@ more than the voxels of a block; the checkpoints were trained so.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
@@ -40,8 +42,8 @@ class CompressionV1(nn.Module):
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        conv = self.act_layers[0].conv
-        h = F.silu(x.feats @ conv.kernel + conv.bias)
+        conv = cast(SparseConv3d, self.act_layers[0]).conv
+        h = F.silu(x.feats @ conv.get_parameter("kernel") + conv.get_parameter("bias"))
         return downsample(x.replace(h), self.size, mean="trellis")
 
 

@@ -1,4 +1,4 @@
-"""The three branches and their gated sum, by the Triton kernels where they can, in PyTorch elsewhere.
+"""The three branches and their gated sum: by Triton kernels where they can, in PyTorch elsewhere.
 
 Knows neither modules nor sites.
 """
@@ -33,7 +33,7 @@ def spatial_sparse_attention(
     """gates . (compression, selection, window), each softmax(q k^T / sqrt(D)) v over its keys.
 
     Selection takes the blocks to which compression gave most weight, summed over the heads that
-    share keys; of equal ones the first. No gradient flows.
+    share keys; of equal ones the first. For inference: by Triton no gradient flows.
     """
     compute = reference.spatial_sparse_attention
     if len(q) and by_triton(q, k.shape[1]):

@@ -77,12 +77,19 @@ class SpatialSparseAttention(nn.Module):
         keys = self.compression_key(x.replace(placed)).feats
         values = self.compression_value(x.replace(v)).feats
         return spatial_sparse_attention(
-            *(rows.unflatten(1, (-1, self.head_dim)) for rows in (q, k, v, keys, values)),
+            self._heads(q),
+            self._heads(k),
+            self._heads(v),
+            self._heads(keys),
+            self._heads(values),
             self.gate(x.feats),
             blocks_of(sites, self.compression_block_size, self.selection_block_size),
             partition(sites, self.window),
             self.topk,
         ).flatten(1)
+
+    def _heads(self, rows: Tensor) -> Tensor:  # [n, heads * D] -> [n, heads, D]
+        return rows.unflatten(1, (-1, self.head_dim))
 
     def _within_block(self, x: SparseTensor) -> Tensor:
         """[N, G * D]: what each voxel's key is given for its place within its block."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.nn.attention import Partition, Segments, attend_varlen
+from models.nn.attention import Partition, attend_varlen
 from models.nn.spatial_sparse_attention.blocks import Blocks
 
 HELD = 1 << 25
@@ -136,10 +136,11 @@ def window_attention(
     windows: Partition,
 ) -> Tensor:  # [N, H, D]
     share = q.shape[1] // k.shape[1]
-    spread = (k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1))
-    ordered = (wide(x.index_select(0, windows.order)) for x in (q, *spread))
-    lengths: Segments = windows.windows
-    out = attend_varlen(*ordered, lengths, lengths)
+    queries = wide(q).index_select(0, windows.order)
+    keys, values = (
+        wide(x).index_select(0, windows.order).repeat_interleave(share, dim=1) for x in (k, v)
+    )
+    out = attend_varlen(queries, keys, values, windows.windows, windows.windows)
     return out.index_select(0, windows.back).to(q.dtype)
 
 

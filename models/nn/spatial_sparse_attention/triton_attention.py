@@ -197,4 +197,4 @@ def _parts(total: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _scale(q: Tensor) -> float:
-    return LOG2_E / q.shape[2] ** 0.5
+    return LOG2_E / math.sqrt(q.shape[2])
