@@ -36,17 +36,25 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Licence:
-    """permissive: commercial use, changes and redistribution are all allowed."""
+    """permissive: commercial use, changes and redistribution are all allowed. word: the short name
+    under which one that is not must be accepted."""
 
     name: str
     link: str
     permissive: bool
+    word: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.word or self.name.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One set of weights. revision: the commit, 40 hex digits. pipelines: their names in our table.
+    """One set of weights. pipelines: their names in our table.
 
+    revision: the commit, 40 hex digits; empty where no public record names one: `pull` takes the
+              newest, and the lock it writes says which that was
     optional: the pipelines run without it, and do better with it
     """
 
@@ -71,6 +79,12 @@ class WeightEntry:
 
 MIT = "MIT"
 APACHE = "Apache-2.0"
+VGGT = Licence(
+    "VGGT licence",
+    "https://github.com/facebookresearch/vggt/blob/main/LICENSE.txt",
+    False,
+    "vggt",
+)
 
 CATALOGUE: tuple[WeightEntry, ...] = (
     WeightEntry(
@@ -131,7 +145,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
                 sha256="edccedab2c4e164e80833096de89a32a6e8d7365870499a066a61dbc8894b42b",
             ),
         ),
-        pipelines=("trellis", "reconviagen", "direct3d-s2"),
+        pipelines=("trellis", "reconviagen", "direct3d_s2"),
     ),
     WeightEntry(
         name="birefnet",
@@ -147,7 +161,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
                 "9ab37426bf4de0567af6b5d21b16151357149139362e6e8992021b8ce356a154",
             ),
         ),
-        pipelines=("embedded", "trellis", "reconviagen", "direct3d-s2"),
+        pipelines=("embedded", "trellis", "reconviagen", "direct3d_s2"),
         optional=True,
     ),
     # The code of ReconViaGen is MIT. Its networks are conditioned on, and trained with, features of
@@ -157,9 +171,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
         summary="ReconViaGen v0.2: TRELLIS flows conditioned on several views through VGGT.",
         repo="Stable-X/trellis-vggt-v0-2",
         revision="647659a5ad5fbf67e22793e7b5e2cee4b30c5d13",
-        licence=Licence(
-            "VGGT licence", "https://github.com/facebookresearch/vggt/blob/main/LICENSE.txt", False
-        ),
+        licence=VGGT,
         files=(
             WeightFile("pipeline.json"),
             WeightFile("ckpts/ss_vggt_cond.json"),
@@ -177,6 +189,18 @@ CATALOGUE: tuple[WeightEntry, ...] = (
             WeightFile("ckpts/slat_dec_gs_swin8_B_64l8gs32_fp16.json"),
             WeightFile("ckpts/slat_dec_gs_swin8_B_64l8gs32_fp16.safetensors"),
         ),
+        pipelines=("reconviagen",),
+    ),
+    # Its page states no licence. It is VGGT-1B trained on, and so bound by VGGT's, which allows no
+    # commercial use; heads for points, depth and tracks come with it and are left unread.
+    WeightEntry(
+        name="vggt-object-v0-1",
+        summary="VGGT, trained on single objects: what ReconViaGen looks at photos with; 1.26 G "
+        "parameters.",
+        repo="Stable-X/vggt-object-v0-1",
+        revision="",
+        licence=VGGT,
+        files=(WeightFile("model.safetensors"),),
         pipelines=("reconviagen",),
     ),
     WeightEntry(
@@ -197,7 +221,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
                 "model_refiner_1024",
             )
         ),
-        pipelines=("direct3d-s2",),
+        pipelines=("direct3d_s2",),
     ),
 )
 

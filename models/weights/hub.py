@@ -138,7 +138,10 @@ class Hub:
             facts = response.json()
             names = frozenset(str(row["rfilename"]) for row in facts["siblings"])
             card = facts.get("cardData") or {}
-            return RemoteRevision(str(facts["sha"]), names, str(card.get("license") or ""))
+            sha = str(facts["sha"])
+            if not re.fullmatch(r"[0-9a-f]{40}", sha):
+                raise ValueError(f"{sha!r} is no commit")
+            return RemoteRevision(sha, names, str(card.get("license") or ""))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self._not_a_hub("its answer about the repository cannot be read") from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from models.weights.units import in_units
 from models.weights.verify import SHA256_DIGITS, etag_of, sha256_of
 
 WORK_FOLDER = ".pull"
+NEWEST = "main"
 SPARE_BYTES = 64 << 20  # must stay free beyond the download itself
 
 
@@ -44,21 +45,22 @@ def pull(
     folder: Path,
     hub: Hub,
     *,
-    accept_licence: bool = False,
+    accepted_licences: Collection[str] = (),
     again: bool = False,
     on_progress: OnProgress = lambda stage, fraction, message: None,
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
 ) -> Pulled:
     """Bring the entry into `folder/<name>`, unless one of its places holds it whole.
 
-    accept_licence: needed where the licence is not permissive, or not the one the catalogue names
-    again:          compare what is here with the hub, byte by byte, and fetch what differs
+    accepted_licences: short names; one is needed where the licence is not permissive, or is not the
+        one the catalogue names: then the hub's word for it
+    again: compare what is here with the hub, byte by byte, and fetch what differs
 
     Raises Unavailable, with a code and a next step for each thing that can go wrong.
     """
     # 1. What must not be fetched, before anything is asked.
     refuse_pickles(entry)
-    refuse_licence(entry, accept_licence)
+    refuse_licence(entry, accepted_licences)
     place = folder / entry.name
 
     with _alone(folder, entry, on_progress) as work:
@@ -68,7 +70,7 @@ def pull(
 
         # 3. What the hub has, and whether it is what the catalogue means.
         on_progress("asking the hub", 0.0, hub.endpoint)
-        remotes = _ask(entry, hub, accept_licence)
+        remotes = _ask(entry, hub, accepted_licences)
 
         # 4. What of it is here already, and whether there is room for the rest.
         on_progress("checking what is here", 0.0, "")
@@ -89,24 +91,28 @@ def pull(
 # -- 3. what the hub has --------------------------------------------------------------------------
 
 
-def _ask(entry: WeightEntry, hub: Hub, accepted: bool) -> list[RemoteFile]:
-    """Size and hash of each file, in the entry's order; all of the catalogue's commit."""
-    revision = hub.revision(entry.repo, entry.revision)
-    if revision.licence and revision.licence.lower() != entry.licence.name.lower() and not accepted:
+def _ask(entry: WeightEntry, hub: Hub, accepted: Collection[str]) -> list[RemoteFile]:
+    """Size and hash of each file, in the entry's order; all of one commit, the catalogue's where it
+    names one."""
+    revision = hub.revision(entry.repo, entry.revision or NEWEST)
+    commit = entry.revision or revision.commit
+    known = {"", entry.licence.name.lower(), *accepted}
+    if entry.licence.permissive and revision.licence.lower() not in known:
         raise Unavailable(
             f"{entry.repo} says its licence is {revision.licence!r}, not {entry.licence.name}.",
             code="weights_licence",
-            next_step=f"Read {entry.licence.link}; --accept-licence says that you accept it.",
+            next_step=f"Read {entry.licence.link}; --accept-licence {revision.licence.lower()} says "
+            "that you accept it.",
         )
     if lacking := [file.name for file in entry.files if file.name not in revision.names]:
         raise Unavailable(
-            f"{entry.repo} has no {', '.join(lacking)} at {entry.revision}.",
+            f"{entry.repo} has no {', '.join(lacking)} at {commit}.",
             code="weights_not_found",
             next_step="HF_ENDPOINT may name a mirror that is not complete.",
         )
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
         names = [file.name for file in entry.files]
-        remotes = list(threads.map(partial(hub.describe, entry.repo, entry.revision), names))
+        remotes = list(threads.map(partial(hub.describe, entry.repo, commit), names))
     for file, remote in zip(entry.files, remotes, strict=True):
         _check_promise(entry, revision.commit, file, remote)
     return remotes
@@ -116,8 +122,8 @@ def _check_promise(entry: WeightEntry, commit: str, file: WeightFile, remote: Re
     """Raises Unavailable when the hub announces something else than the catalogue names."""
     hashed = file.sha256 if len(remote.etag) == SHA256_DIGITS else ""
     pairs = {
-        "the commit": (entry.revision, commit),
-        "the file's commit": (entry.revision, remote.commit),
+        "the commit": (entry.revision or commit, commit),
+        "the file's commit": (entry.revision or commit, remote.commit),
         "the size": (file.size_bytes or remote.size_bytes, remote.size_bytes),
         "the SHA-256": (hashed or remote.etag, remote.etag),
     }
@@ -189,7 +195,7 @@ def _write_lock(entry: WeightEntry, remotes: Sequence[RemoteFile], work: Path) -
     for remote in remotes:
         sha256 = remote.etag if len(remote.etag) == SHA256_DIGITS else sha256_of(work / remote.name)
         files[remote.name] = LockedFile(remote.size_bytes, sha256)
-    lock = Lock(entry.repo, entry.revision, entry.licence.name, files)
+    lock = Lock(entry.repo, remotes[0].commit, entry.licence.name, files)
     with (work / LOCK_NAME).open("w", encoding="utf-8") as file:
         file.write(lock.to_json())
         file.flush()

@@ -5,6 +5,8 @@ Knows the catalogue alone, so it can say no before anything is asked.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from models.context import Unavailable
 from models.weights.catalogue import WeightEntry
 
@@ -20,12 +22,12 @@ def refuse_pickles(entry: WeightEntry) -> None:
         )
 
 
-def refuse_licence(entry: WeightEntry, accepted: bool) -> None:
-    """Raises Unavailable for a licence that restricts the use and was not accepted."""
-    if not entry.licence.permissive and not accepted:
+def refuse_licence(entry: WeightEntry, accepted: Collection[str]) -> None:
+    """Raises Unavailable for a licence that restricts the use and is not among the accepted."""
+    if not entry.licence.permissive and entry.licence.key not in accepted:
         raise Unavailable(
             f"{entry.name} is under the {entry.licence.name}, which restricts its use: "
             f"{entry.licence.link}",
             code="weights_licence",
-            next_step="Read it; --accept-licence says that you accept it.",
+            next_step=f"Read it; --accept-licence {entry.licence.key} says that you accept it.",
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from models.context import Unavailable
 from models.weights.catalogue import CATALOGUE, WeightEntry, find_entries
+from models.weights.licences import accepted
 from models.weights.safetensors import NotSafetensors, whole_size
 
 MODELS_DIR = "MESHPRESS_MODELS_DIR"
@@ -94,12 +95,11 @@ def places(
 
     folder: in place of the one MESHPRESS_MODELS_DIR names
     """
+    ours = (folder or models_folder(environment)) / entry.name
+    if not entry.revision:  # the hub's cache keeps a folder a commit
+        return ours, SAGEMAKER_DIR / entry.name
     cached = f"models--{entry.repo.replace('/', '--')}/snapshots/{entry.revision}"
-    return (
-        (folder or models_folder(environment)) / entry.name,
-        SAGEMAKER_DIR / entry.name,
-        hub_cache(environment) / cached,
-    )
+    return ours, SAGEMAKER_DIR / entry.name, hub_cache(environment) / cached
 
 
 # -- what is there ------------------------------------------------------------------------------
@@ -123,7 +123,10 @@ def absent(entry: WeightEntry, place: Path) -> list[str]:
     A lock of another commit makes all of them absent: they belong to another release.
     """
     lock = read_lock(place)
-    if lock is not None and (lock.repo, lock.revision) != (entry.repo, entry.revision):
+    if lock is not None and (lock.repo, lock.revision) != (
+        entry.repo,
+        entry.revision or lock.revision,
+    ):
         return [file.name for file in entry.files]
     locked = lock.files if lock is not None else {}
     return [
@@ -161,17 +164,14 @@ def missing(
     table: Sequence[WeightEntry] = CATALOGUE,
     environment: Mapping[str, str] | None = None,
 ) -> Missing | None:
-    """What of these entries is not here, in words with the command that fetches it; None: nothing.
+    """What of these entries is not here, or under a licence that nobody has accepted, in words with
+    the command that mends it; None: nothing.
 
     names:  of entries, or of a pipeline for all that it needs; optional entries are not missed
     folder: in place of the one MESHPRESS_MODELS_DIR names
     """
-    lacking = [
-        entry
-        for entry in find_entries(names, table)
-        if not entry.optional and find(entry, folder, environment) is None
-    ]
-    return _missing(lacking, folder or models_folder(environment)) if lacking else None
+    wanted = [entry for entry in find_entries(names, table) if not entry.optional]
+    return _lack(wanted, folder or models_folder(environment), environment)
 
 
 def require(
@@ -181,22 +181,40 @@ def require(
     table: Sequence[WeightEntry] = CATALOGUE,
     environment: Mapping[str, str] | None = None,
 ) -> Path:
-    """The folder that holds this one entry whole. Raises Unavailable with the command to run."""
+    """The folder that holds this one entry whole, its licence accepted. Raises Unavailable with the
+    command to run."""
     (entry,) = find_entries([name], [entry for entry in table if entry.name == name])
-    if (place := find(entry, folder, environment)) is not None:
+    lack = _lack([entry], folder or models_folder(environment), environment)
+    place = find(entry, folder, environment)
+    if lack is None and place is not None:
         return place
-    lack = _missing([entry], folder or models_folder(environment))
-    raise Unavailable(f"{lack.reason}.", code="weights_missing", next_step=f"Run `{lack.command}`.")
+    reason, command = (lack.reason, lack.command) if lack is not None else (name, "")
+    next_step = f"Run `{command}`."
+    if place is not None:
+        raise Unavailable(f"{reason}.", code="weights_licence", next_step=next_step)
+    raise Unavailable(f"{reason}.", code="weights_missing", next_step=next_step)
 
 
-def _missing(entries: Sequence[WeightEntry], folder: Path) -> Missing:
-    words = [entry.name for entry in entries]
-    if not all(entry.licence.permissive for entry in entries):
-        words.append("--accept-licence")
-    listed = ", ".join(entry.name for entry in entries)
-    return Missing(
-        f"Weights are not in {folder}: {listed}", f"meshpress models pull {' '.join(words)}"
-    )
+def _lack(
+    wanted: Sequence[WeightEntry], folder: Path, environment: Mapping[str, str] | None
+) -> Missing | None:
+    absent_here = [entry for entry in wanted if find(entry, folder, environment) is None]
+    said = accepted(folder, environment)
+    bound = [
+        entry for entry in wanted if not entry.licence.permissive and entry.licence.key not in said
+    ]
+    reasons = []
+    if absent_here:
+        listed = ", ".join(entry.name for entry in absent_here)
+        reasons.append(f"Weights are not in {folder}: {listed}")
+    for licence in dict.fromkeys(entry.licence for entry in bound):
+        reasons.append(f"The {licence.name} ({licence.link}) is not accepted")
+    if not reasons:
+        return None
+    words = [entry.name for entry in wanted if entry in absent_here or entry in bound]
+    for key in dict.fromkeys(entry.licence.key for entry in bound):
+        words += ["--accept-licence", key]
+    return Missing(". ".join(reasons), f"meshpress models pull {' '.join(words)}")
 
 
 # -- the lock -----------------------------------------------------------------------------------

@@ -273,6 +273,29 @@ def test_another_commit_replaces_the_old_one_whole(serve_hub, fetch, folder) -> 
     assert not list((folder / ".pull").glob("*.before"))
 
 
+def test_an_entry_without_a_commit_takes_the_newest_and_records_it(
+    serve_hub, fetch, folder
+) -> None:
+    entry = replace(ENTRY, revision="")
+    place = fetch(serve_hub(), entry).place
+    lock = read_lock(place)
+    assert lock is not None and lock.revision == COMMIT
+    assert find(entry, folder) == place == find(ENTRY, folder)
+    newer = "f" * 40
+    files = {**FILES, "ckpts/small.safetensors": tensors(60_000, seed=3)}
+    hub = serve_hub(files={REPO: files}, commit=newer)
+    assert fetch(hub, entry).fetched_bytes == 0  # what is here is enough
+    fetch(hub, entry, again=True)
+    lock = read_lock(place)
+    assert lock is not None and lock.revision == newer
+    assert (place / "ckpts/small.safetensors").read_bytes() == files["ckpts/small.safetensors"]
+
+
+def test_a_newest_commit_that_is_none_is_refused(serve_hub, fetch) -> None:
+    fault = refused(serve_hub, fetch, replace(ENTRY, revision=""), commit="../../etc")
+    assert "cannot be read" in fault.message
+
+
 def test_leftovers_of_an_earlier_pull_are_not_published(serve_hub, fetch, folder) -> None:
     work = folder / ".pull" / "small" / "ckpts"
     work.mkdir(parents=True)
