@@ -37,8 +37,11 @@ class BiRefNetConfig:
     detail: int = 16
 
 
+RELEASE = BiRefNetConfig()
+
+
 class BiRefNet(nn.Module):
-    def __init__(self, config: BiRefNetConfig = BiRefNetConfig()) -> None:
+    def __init__(self, config: BiRefNetConfig = RELEASE) -> None:
         super().__init__()
         self.bb = SwinTransformer(config.width, config.depths, config.heads, config.window)
         # Each scale twice: of the image, and of the image at half its size.

@@ -5,7 +5,7 @@ It knows where a release keeps its weights, not how they came there, and not wha
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.context import Unavailable
-from models.image_to_mesh.preprocess.birefnet.network import BiRefNet
+from models.image_to_mesh.preprocess.birefnet.network import RELEASE, BiRefNet, BiRefNetConfig
 from models.nn.backends import current_backends
 from models.nn.dinov2 import IMAGENET_MEAN, IMAGENET_STD
 from models.nn.residency import Residency, should_offload
@@ -70,7 +70,12 @@ class BackgroundRemover:
 
 @lru_cache(maxsize=1)
 def shared_remover(folder: Path, device: str) -> BackgroundRemover:
-    """The one remover of this process, with the weights of a folder as released.
+    """The one remover of this process; raises as `load_remover` does."""
+    return load_remover(folder, device)
+
+
+def load_remover(folder: Path, device: str, config: BiRefNetConfig = RELEASE) -> BackgroundRemover:
+    """A remover with the weights of a folder as released.
 
     Raises Unavailable where they are missing, damaged, or another network's, and where the device
     is not there.
@@ -82,7 +87,7 @@ def shared_remover(folder: Path, device: str) -> BackgroundRemover:
         )
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
     home = torch.device("cpu") if residency.offload else place
-    network = on_meta(BiRefNet).to(_dtype(place))
+    network = on_meta(partial(BiRefNet, config)).to(_dtype(place))
     return BackgroundRemover(load_weights(network, folder / "model.safetensors", home), residency)
 
 
