@@ -100,7 +100,7 @@ def _texel_pixels(
 
 def _resample(source: Array, view_shape: tuple[int, ...], page: Page) -> Array:
     texels_per_pixel = page.scale * view_shape[1] / source.shape[1]
-    source = _low_pass(source, texels_per_pixel)
+    source = low_pass(source, texels_per_pixel)
     columns, rows = _texel_pixels(page, view_shape, source.shape)
     return np.asarray(
         cv2.remap(source, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -136,7 +136,7 @@ def _paint(
         if not len(mine):
             continue
         weight = (weights[mine, k] * buffer.sees(points[mine]))[:, None]
-        picture = _low_pass(other.beyond_outline, unit / other.pixels_per_unit)
+        picture = low_pass(other.beyond_outline, unit / other.pixels_per_unit)
         colour[mine] += weight * look_up(picture, other.pixels(points[mine]))
         total[mine] += weight
     canvas = np.zeros((height, width, 3), np.float32)
@@ -144,7 +144,7 @@ def _paint(
     return fill_nearest(canvas, raster.covered)
 
 
-def _low_pass(picture: Array, texels_per_pixel: float) -> Array:
+def low_pass(picture: Array, texels_per_pixel: float) -> Array:
     """Blur before thinning out, or fine detail turns into noise."""
     if texels_per_pixel >= 0.8:
         return picture

@@ -15,6 +15,7 @@ from models.image_to_mesh.finishing.closest import Nearest, build_surface
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.texels import Texels, cover, interpolate
 from models.image_to_mesh.finishing.uv import Unwrapped
+from models.image_to_mesh.geometry.surface import Faces
 
 Array = npt.NDArray[np.float32]
 
@@ -24,28 +25,31 @@ class Painted:
     """What each texel shows.
 
     points, normals: (P, 3) float32 where the texel lies on the simple mesh, and that mesh's normal
-    nearest: where that is on the detailed surface
+    nearest: where that is on the detailed surface; faces: (F, 3) int32 of that surface
     """
 
     texels: Texels
     points: Array
     normals: Array
     nearest: Nearest
+    faces: Faces
+
+    def sample(self, values: Array) -> Array:  # (V, C) of the detailed surface -> (P, C)
+        return interpolate(self.nearest.face, self.nearest.weights, self.faces, values)
 
 
 def find_detail(
-    detailed: ColouredMesh, positions: Array, normals: Array, unwrapped: Unwrapped, size: int,
+    detailed: ColouredMesh,
+    positions: Array,  # (V, 3) of the simple mesh that was unwrapped
+    normals: Array,  # (V, 3)
+    unwrapped: Unwrapped,
+    size: int,
     device: str = "cpu",
-) -> Painted:  # fmt: skip
-    """positions, normals: (V, 3) of the simple mesh that was unwrapped."""
+) -> Painted:
     texels = cover(unwrapped.uv, unwrapped.faces, size)
     corners = unwrapped.source[unwrapped.faces].astype(np.int32)
     points = interpolate(texels.face, texels.weights, corners, positions)
     facing = interpolate(texels.face, texels.weights, corners, normals)
     surface = build_surface(detailed.vertices, detailed.faces)
-    return Painted(texels, points, facing, surface.nearest(points, facing))
-
-
-def sample(painted: Painted, values: Array, faces: npt.NDArray[np.int32]) -> Array:
-    """Values of the detailed surface's vertices (V, C) at each texel: (P, C)."""
-    return interpolate(painted.nearest.face, painted.nearest.weights, faces, values)
+    nearest = surface.nearest(points, facing)
+    return Painted(texels, points, facing, nearest, detailed.faces)

@@ -10,19 +10,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from models.context import JsonValue
-from models.image_to_mesh.finishing.bake_surface import find_detail, sample
+from models.image_to_mesh.finishing.bake_surface import find_detail
+from models.image_to_mesh.finishing.bake_views import paint_views
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.compress import Compression
+from models.image_to_mesh.finishing.edges import compact
 from models.image_to_mesh.finishing.fill import fill_nearest
+from models.image_to_mesh.finishing.holes import Filled, fill_holes
 from models.image_to_mesh.finishing.mesh import TexturedMesh
 from models.image_to_mesh.finishing.normal_map import encode_normals, tangents
-from models.image_to_mesh.finishing.normals import vertex_normals
+from models.image_to_mesh.finishing.normals import (
+    face_normals,
+    vertex_normals,
+    vertex_normals_in_loops,
+)
+from models.image_to_mesh.finishing.pieces import remove_floating, remove_hidden
 from models.image_to_mesh.finishing.simplify import simplify
 from models.image_to_mesh.finishing.textures import TextureFormat
 from models.image_to_mesh.finishing.uv import unwrap_charts
 from models.image_to_mesh.finishing.visibility import View
+from models.image_to_mesh.geometry.surface import Faces
+
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -58,35 +70,44 @@ def finish(
     colours replace those of the vertices."""
     watch = _Watch(stage)
 
-    # 1. Simplify: down to the face budget.
+    # 1. Clean: no crumbs around it, nothing hidden in it, no small holes.
+    watch.begin("clean")
+    faces = remove_floating(mesh.vertices, mesh.faces)
+    whole = fill_holes(mesh.vertices, faces, mesh.colours)  # before: through holes inner parts show
+    detailed = _compacted(whole, remove_hidden(whole.vertices, whole.faces))
+
+    # 2. Simplify: down to the face budget.
     watch.begin("simplify")
-    vertices, faces = simplify(mesh.vertices.astype(np.float64), mesh.faces, options.faces)
+    vertices, triangles = simplify(detailed.vertices, detailed.faces, options.faces)
     positions = vertices.astype(np.float32)
-    normals = vertex_normals(positions, faces).astype(np.float32)
+    normals = vertex_normals(positions, triangles).astype(np.float32)
 
-    # 2. Unwrap: charts laid flat into one square.
+    # 3. Unwrap: charts laid flat into one square.
     watch.begin("unwrap")
-    unwrapped = unwrap_charts(positions, faces, options.texture_size)
+    unwrapped = unwrap_charts(positions, triangles, options.texture_size)
 
-    # 3. Bake: what the detailed surface shows at each texel.
+    # 4. Bake: what the detailed surface, and the views, show at each texel.
     watch.begin("bake")
-    painted = find_detail(mesh, positions, normals, unwrapped, options.texture_size, device)
-    texels = painted.texels
-    colours = sample(painted, mesh.colours, mesh.faces)
+    painted = find_detail(detailed, positions, normals, unwrapped, options.texture_size, device)
+    texels, seen = painted.texels, 0.0
+    colours = painted.sample(detailed.colours)
+    if views:
+        colours, seen = paint_views(
+            painted.points, painted.normals, colours, positions, triangles, views,
+            texels_per_unit(positions, triangles, len(texels.index)),
+        )  # fmt: skip
     texture = texels.picture((np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8))
     normal_map = tangent = None
     if options.normal_map:
         at = unwrapped.source
         tangent = tangents(positions[at], normals[at], unwrapped.uv, unwrapped.faces)
-        detailed = sample(
-            painted, vertex_normals(mesh.vertices, mesh.faces).astype(np.float32), mesh.faces
-        )
+        directions = painted.sample(vertex_normals_in_loops(detailed.vertices, detailed.faces))
         normal_map = texels.picture(
-            encode_normals(texels, unwrapped.faces, normals[at], tangent, detailed)
+            encode_normals(texels, unwrapped.faces, normals[at], tangent, directions)
         )
 
-    # 4. Pad: colours continue past the charts' edges, or smaller versions of the texture mix them
-    # with what lies between.
+    # 5. Pad: colours go on past the charts' edges, or smaller versions of the texture would mix
+    # them with what lies between.
     watch.begin("pad")
     known = texels.covered
     texture = fill_nearest(texture, known)
@@ -94,17 +115,37 @@ def finish(
         normal_map = fill_nearest(normal_map, known)
     watch.end()
     textured = TexturedMesh(
-        positions, normals, faces, unwrapped.source, unwrapped.uv, unwrapped.faces, texture,
+        positions, normals, triangles, unwrapped.source, unwrapped.uv, unwrapped.faces, texture,
         normal_map, tangent,
     )  # fmt: skip
     facts: dict[str, JsonValue] = {
-        "faces_before": len(mesh.faces),
-        "faces": len(faces),
+        "faces_given": len(mesh.faces),
+        "faces_floating": len(mesh.faces) - len(faces),
+        "faces_hidden": len(whole.faces) - len(detailed.faces),
+        "holes_closed": whole.closed,
+        "holes_left": whole.left,
+        "faces": len(triangles),
         "charts": unwrapped.charts,
-        "texels": len(texels.index),
+        "texture_used": round(len(texels.index) / options.texture_size**2, 3),
+        "texture_from_views": round(seen, 3),
         "seconds": watch.seconds,
     }
     return Finished(textured, facts)
+
+
+def texels_per_unit(vertices: Array, faces: Faces, texels: int) -> float:
+    """How finely the texture shows the surface."""
+    area = 0.5 * float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum())
+    return float(np.sqrt(texels / max(area, 1e-30)))
+
+
+def _compacted(whole: Filled, faces: Faces) -> ColouredMesh:
+    vertices, faces, (colours,) = compact(whole.vertices, faces, whole.attributes)
+    return ColouredMesh(
+        np.ascontiguousarray(vertices, np.float32),
+        np.ascontiguousarray(faces, np.int32),
+        np.ascontiguousarray(colours, np.float32),
+    )
 
 
 @dataclass

@@ -52,6 +52,7 @@ def normalise(total: Floats, result: npt.NDArray[np.float32]) -> None:  # (V, 3)
         x, y, z = total[index]
         length = math.sqrt(x * x + y * y + z * z)
         if length > 1e-12:
-            result[index, 0], result[index, 1], result[index, 2] = x / length, y / length, z / length
+            x, y, z = x / length, y / length, z / length
         else:  # faces that cancel out: any unit vector, for glTF forbids zero normals
-            result[index, 0], result[index, 1], result[index, 2] = 0.0, 0.0, 1.0
+            x, y, z = 0.0, 0.0, 1.0
+        result[index, 0], result[index, 1], result[index, 2] = x, y, z

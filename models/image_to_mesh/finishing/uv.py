@@ -15,8 +15,8 @@ from models.image_to_mesh.geometry.surface import Faces
 
 FACES_A_CLUSTER = 2_500
 """Fewer make more seams along the clusters' borders, more take longer (benchmarks/finishing.py)."""
-PADDING_TEXELS = 6
-"""Between charts when packed; the atlas then shrinks by up to a fifth to fit the texture."""
+PADDING_TEXELS = 4
+"""Between charts when packed; at 2048 the atlas then shrinks by up to a fifth to fit."""
 
 
 @dataclass(frozen=True)

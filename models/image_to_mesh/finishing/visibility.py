@@ -57,14 +57,24 @@ class View:
 class DepthBuffer:
     """What one view sees of a mesh; `behind` looks at it from the opposite side."""
 
-    def __init__(self, vertices: Vertices, faces: Faces, view: View, behind: bool = False) -> None:
+    def __init__(
+        self,
+        vertices: Vertices,
+        faces: Faces,
+        view: View,
+        behind: bool = False,
+        *,
+        side_px: int = SIDE_PX,
+        bias_share: float = BIAS_SHARE,
+    ) -> None:
         self.view = view
         self.side = -1 if behind else 1
-        self.bias = BIAS_SHARE * float(np.ptp(vertices, axis=0).max())
-        self.scale = SIDE_PX / max(view.rgba.shape[:2])
+        self.bias = bias_share * float(np.ptp(vertices, axis=0).max())
+        self.scale = side_px / max(view.rgba.shape[:2])
         height, width = (max(1, round(n * self.scale)) for n in view.rgba.shape[:2])
         depth = self.side * view.camera.depth(vertices)
         raster = rasterize(view.pixels(vertices) * self.scale, depth, faces, height, width)
+        self.farthest = float(depth.min())
         self.nearest = np.full((height, width), -np.inf, np.float32)
         self.nearest[raster.covered] = raster.interpolate(depth[:, None], faces)[:, 0]
 
