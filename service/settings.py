@@ -134,6 +134,18 @@ class Settings:
         "Number format of the networks; auto is bfloat16 where the GPU has it, else float16.",
         _choice("auto", "bfloat16", "float16", "float32"),
     )
+    offload: str = _setting(
+        "auto",
+        "Where networks lie between their turns: on in the machine's memory, off on the GPU; auto "
+        "looks at the GPU's free memory.",
+        _choice("auto", "on", "off"),
+    )
+    accepted_licences: str = _setting(
+        "",
+        "Licences of weights that are accepted, by their short names with commas between, as "
+        "`meshpress models pull --accept-licence` takes them; for images and model folders.",
+        _text,
+    )
     max_upload_bytes: int = _setting(2 * GIB, "Largest request body.", _integer(1, 2**50), "bytes")
     min_free_bytes: int = _setting(
         GIB // 2,

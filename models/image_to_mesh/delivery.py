@@ -69,4 +69,4 @@ def deliver(
             f"The mesh has {facts.faces} faces, above the budget of {options.faces}: with fewer, "
             "its thin or loose parts would collapse."
         )
-    return artifacts, {"mesh": facts.as_json(), "finishing": finished.facts}, warnings
+    return artifacts, {"mesh": {**facts.as_json(), **finished.facts}}, warnings

@@ -6,7 +6,8 @@ holds one; weights never change, so nothing is ever copied back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -49,10 +50,15 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
     yield from network.buffers()
 
 
-def should_offload(device: torch.device | str, needed_bytes: int) -> bool:
-    """True where the device's free memory is less than all networks and their work need."""
+def should_offload(
+    device: torch.device | str, needed_bytes: int, environ: Mapping[str, str] = os.environ
+) -> bool:
+    """True where the device's free memory is less than all networks and their work need, unless
+    MESHPRESS_OFFLOAD says on or off."""
     place = torch.device(device)
     if place.type != "cuda":
         return False
+    if (asked := environ.get("MESHPRESS_OFFLOAD", "auto")) != "auto":
+        return asked == "on"
     free, _ = torch.cuda.mem_get_info(place)
     return free < needed_bytes

@@ -101,8 +101,8 @@ def _ask(entry: WeightEntry, hub: Hub, accepted: Collection[str]) -> list[Remote
         raise Unavailable(
             f"{entry.repo} says its licence is {revision.licence!r}, not {entry.licence.name}.",
             code="weights_licence",
-            next_step=f"Read {entry.licence.link}; --accept-licence {revision.licence.lower()} says "
-            "that you accept it.",
+            next_step=f"Read {entry.licence.link}; --accept-licence {revision.licence.lower()} "
+            "says that you accept it.",
         )
     if lacking := [file.name for file in entry.files if file.name not in revision.names]:
         raise Unavailable(

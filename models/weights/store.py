@@ -171,7 +171,10 @@ def missing(
     folder: in place of the one MESHPRESS_MODELS_DIR names
     """
     wanted = [entry for entry in find_entries(names, table) if not entry.optional]
-    return _lack(wanted, folder or models_folder(environment), environment)
+    place = folder or models_folder(environment)
+    absent_here = [entry for entry in wanted if find(entry, folder, environment) is None]
+    bound = _not_accepted(wanted, place, environment)
+    return _missing(absent_here, bound, place) if absent_here or bound else None
 
 
 def require(
@@ -184,34 +187,39 @@ def require(
     """The folder that holds this one entry whole, its licence accepted. Raises Unavailable with the
     command to run."""
     (entry,) = find_entries([name], [entry for entry in table if entry.name == name])
-    lack = _lack([entry], folder or models_folder(environment), environment)
+    bound = _not_accepted([entry], folder or models_folder(environment), environment)
     place = find(entry, folder, environment)
-    if lack is None and place is not None:
-        return place
-    reason, command = (lack.reason, lack.command) if lack is not None else (name, "")
-    next_step = f"Run `{command}`."
-    if place is not None:
-        raise Unavailable(f"{reason}.", code="weights_licence", next_step=next_step)
-    raise Unavailable(f"{reason}.", code="weights_missing", next_step=next_step)
+    if place is None:
+        lack = _missing([entry], bound, folder or models_folder(environment))
+        next_step = f"Run `{lack.command}`."
+        raise Unavailable(f"{lack.reason}.", code="weights_missing", next_step=next_step)
+    if bound:
+        lack = _missing([], bound, place)
+        next_step = f"Read it, then run `{lack.command}`."
+        raise Unavailable(f"{lack.reason}.", code="weights_licence", next_step=next_step)
+    return place
 
 
-def _lack(
+def _not_accepted(
     wanted: Sequence[WeightEntry], folder: Path, environment: Mapping[str, str] | None
-) -> Missing | None:
-    absent_here = [entry for entry in wanted if find(entry, folder, environment) is None]
+) -> list[WeightEntry]:
+    """Those whose licence restricts the use, and nobody has said that they accept it."""
     said = accepted(folder, environment)
-    bound = [
+    return [
         entry for entry in wanted if not entry.licence.permissive and entry.licence.key not in said
     ]
+
+
+def _missing(
+    absent_here: Sequence[WeightEntry], bound: Sequence[WeightEntry], folder: Path
+) -> Missing:
     reasons = []
     if absent_here:
         listed = ", ".join(entry.name for entry in absent_here)
         reasons.append(f"Weights are not in {folder}: {listed}")
     for licence in dict.fromkeys(entry.licence for entry in bound):
         reasons.append(f"The {licence.name} ({licence.link}) is not accepted")
-    if not reasons:
-        return None
-    words = [entry.name for entry in wanted if entry in absent_here or entry in bound]
+    words = [entry.name for entry in dict.fromkeys((*absent_here, *bound))]
     for key in dict.fromkeys(entry.licence.key for entry in bound):
         words += ["--accept-licence", key]
     return Missing(". ".join(reasons), f"meshpress models pull {' '.join(words)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,32 +49,37 @@ def list_models(as_json: bool) -> None:
 
 @models.command("pull")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--accept-licence", is_flag=True, help="Accept a licence that restricts the use.")
+@click.option(
+    "--accept-licence", "accepted", multiple=True, metavar="NAME",
+    help="Accept a licence that restricts the use, by its short name; a terminal is asked.",
+)  # fmt: skip
 @click.option(
     "--again", is_flag=True, help="Compare what is here with the hub, and fetch what differs."
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no hints.")
 def pull_models(
-    names: Sequence[str], accept_licence: bool, again: bool, as_json: bool, quiet: bool
+    names: Sequence[str], accepted: Sequence[str], again: bool, as_json: bool, quiet: bool
 ) -> None:
     """Fetch weights from the Hugging Face hub; what was interrupted goes on where it stopped.
 
     NAME is one of `meshpress models list`, or a pipeline, for everything it needs. Safetensors of
-    one commit, each file compared with the hub's hash. HF_TOKEN, HF_ENDPOINT, HF_HOME and
-    HF_HUB_OFFLINE mean what they mean to the hub's own tools.
+    one commit, each file compared with the hub's hash. A licence that restricts the use is shown,
+    and must be accepted once; that is recorded beside the weights. HF_TOKEN, HF_ENDPOINT, HF_HOME
+    and HF_HUB_OFFLINE mean what they mean to the hub's own tools.
 
     \b
     meshpress models pull trellis
     meshpress models pull birefnet dinov2-large-registers
+    meshpress models pull reconviagen --accept-licence vggt
     """
     entries = _entries(names)
     _show_licences(entries, quiet)
-    _refuse(entries, accept_licence)
+    said = _accept(entries, accepted, ask=not quiet and not as_json)
     pulled = []
     for entry in entries:
         with show_progress(entry.name, quiet) as on_progress:
-            pulled.append((entry, _pull(entry, accept_licence, again, on_progress)))
+            pulled.append((entry, _pull(entry, said, again, on_progress)))
         if not as_json:
             click.echo(str(pulled[-1][1]["path"]))
     if as_json:
@@ -145,17 +151,32 @@ def _entries(names: Sequence[str]) -> Sequence[WeightEntry]:
         raise Refused(f"{error.message} {error.next_step}") from None
 
 
-def _refuse(entries: Sequence[WeightEntry], accept_licence: bool) -> None:
-    """All that can be refused is, before the first byte of anything."""
+def _accept(entries: Sequence[WeightEntry], given: Sequence[str], *, ask: bool) -> frozenset[str]:
+    """The short names of the licences that are accepted, recorded as such.
+
+    All that can be refused is, before the first byte of anything.
+    """
     from models.context import Unavailable
+    from models.weights import licences
     from models.weights.refuse import refuse_licence, refuse_pickles
 
+    folder = _folder()
+    said = licences.accepted(folder) | {word.lower() for word in given}
+    bound = [entry.licence for entry in entries if not entry.licence.permissive]
+    if ask and sys.stdin.isatty() and sys.stderr.isatty():
+        for licence in dict.fromkeys(bound):
+            if licence.key not in said and click.confirm(
+                f"Do you accept the {licence.name} ({licence.link})?", err=True
+            ):
+                said |= {licence.key}
     for entry in entries:
         try:
-            refuse_licence(entry, accept_licence)
+            refuse_licence(entry, said)
             refuse_pickles(entry)
         except Unavailable as error:
             raise Refused(f"{error.message} {error.next_step}") from None
+    licences.accept(folder, bound)
+    return said
 
 
 def _show_licences(entries: Sequence[WeightEntry], quiet: bool) -> None:
@@ -167,7 +188,7 @@ def _show_licences(entries: Sequence[WeightEntry], quiet: bool) -> None:
 
 
 def _pull(
-    entry: WeightEntry, accept_licence: bool, again: bool, on_progress: OnProgress
+    entry: WeightEntry, accepted: frozenset[str], again: bool, on_progress: OnProgress
 ) -> dict[str, Any]:
     from models.weights.store import find
 
@@ -180,7 +201,7 @@ def _pull(
     hub = Hub.from_environment()
     try:
         done = pull(
-            entry, folder, hub, accept_licence=accept_licence, again=again, on_progress=on_progress
+            entry, folder, hub, accepted_licences=accepted, again=again, on_progress=on_progress
         )
     finally:
         hub.close()

@@ -79,7 +79,12 @@ def run(
         settings = replace(settings, port=listener.getsockname()[1])
     devices = find_devices(settings.devices) if role != "api" and not verdict else []
     if choices is not None:
-        settings = replace(settings, attention_backend=choices.attention, dtype=choices.dtype)
+        settings = replace(
+            settings,
+            attention_backend=choices.attention,
+            dtype=choices.dtype,
+            sparse_backend=_sparse_backend(settings.sparse_backend, choices),
+        )
         if settings.devices == "auto" and choices.device == "cpu" and devices:
             devices = ["cpu"]
     if not verdict:
@@ -129,6 +134,13 @@ def _guard(settings: Settings) -> tuple[str, Choices | None]:
         return "", verdict.choices
     sys.stderr.write(to_text(verdict.findings) + "\n")
     return summary(verdict.findings), None
+
+
+def _sparse_backend(asked: str, choices: Choices) -> str:
+    """What was asked for; where Triton cannot be used on these GPUs, the best of the others."""
+    if asked != "auto" or choices.device == "cpu" or choices.compiles:
+        return asked
+    return "spconv" if importlib.util.find_spec("spconv") is not None else "torch"
 
 
 def find_devices(wanted: str) -> list[str]:

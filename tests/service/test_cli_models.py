@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from models.context import Unavailable
 from models.weights.catalogue import CATALOGUE, WeightEntry, find_entries
-from models.weights.store import LOCK_NAME
+from models.weights.store import LOCK_NAME, missing, require
 from service.cli.root import run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "weights"))
@@ -72,7 +75,7 @@ def test_the_list_names_licence_size_and_state(told, folder) -> None:
 
 
 def test_a_pull_shows_the_licence_first_and_prints_the_place(told, hub, folder) -> None:
-    code, out, err = told("pull", FREE.name, "--accept-licence")
+    code, out, err = told("pull", FREE.name, "--accept-licence", "vggt")
     assert code == 0, err
     assert out == f"{folder / FREE.name}\n"
     assert err.splitlines()[0] == (
@@ -89,8 +92,68 @@ def test_a_pull_shows_the_licence_first_and_prints_the_place(told, hub, folder) 
 def test_a_licence_that_is_not_accepted_ends_with_code_2(told, hub) -> None:
     code, out, err = told("pull", FREE.name)
     assert (code, out) == (2, "")
-    assert FREE.licence.link in err and "--accept-licence" in err
+    assert FREE.licence.link in err and "--accept-licence vggt" in err
     assert not hub.requests
+
+
+def test_a_licence_is_accepted_once_and_for_all_that_is_under_it(told, hub, folder) -> None:
+    assert missing([FREE.name]).command == (
+        f"meshpress models pull {FREE.name} --accept-licence vggt"
+    )
+    told("pull", FREE.name, "--accept-licence", "VGGT")
+    assert missing([FREE.name]) is None
+    record = json.loads((folder / "accepted-licences.json").read_text())
+    assert record["vggt"]["link"] == FREE.licence.link and record["vggt"]["accepted_at"]
+    assert told("pull", FREE.name)[0] == 0
+
+
+def test_weights_that_were_copied_here_wait_for_their_licence(
+    told, hub, folder, monkeypatch
+) -> None:
+    for name, content in content_of(FREE).items():
+        path = folder / FREE.name / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert str(missing([FREE.name])).startswith("The VGGT licence (https://")
+    with pytest.raises(Unavailable) as caught:
+        require(FREE.name)
+    assert caught.value.code == "weights_licence"
+    monkeypatch.setenv("MESHPRESS_ACCEPTED_LICENCES", "vggt")
+    assert missing([FREE.name]) is None
+    monkeypatch.delenv("MESHPRESS_ACCEPTED_LICENCES")
+    assert told("pull", FREE.name, "--accept-licence", "vggt")[0] == 0
+    assert not hub.requests and require(FREE.name) == folder / FREE.name
+
+
+def test_a_terminal_is_asked(folder, hub, tmp_path) -> None:
+    code, text = on_a_terminal(["models", "pull", FREE.name], b"n\n")
+    assert code == 2 and "Do you accept the VGGT licence" in text
+    assert not (folder / "accepted-licences.json").exists()
+    code, text = on_a_terminal(["models", "pull", FREE.name], b"y\n")
+    assert code == 0, text
+    assert (folder / "accepted-licences.json").exists()
+
+
+def on_a_terminal(words: list[str], typed: bytes) -> tuple[int, str]:
+    """Exit code and all that appears of `meshpress WORDS` on a terminal where this is typed."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", *words],
+        cwd=Path(__file__).resolve().parents[2],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    os.write(controller, typed)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    except OSError:  # the other end is closed: the command has ended
+        pass
+    os.close(controller)
+    return process.wait(60), shown.decode()
 
 
 def test_pickles_end_with_code_2_and_the_page_that_helps(told, hub) -> None:
@@ -101,7 +164,7 @@ def test_pickles_end_with_code_2_and_the_page_that_helps(told, hub) -> None:
 
 
 def test_nothing_is_fetched_when_one_of_several_is_refused(told, hub) -> None:
-    assert told("pull", FREE.name, "direct3d-s2-v1-1", "--accept-licence")[0] == 2
+    assert told("pull", FREE.name, "direct3d-s2-v1-1", "--accept-licence", "vggt")[0] == 2
     assert not hub.requests
 
 
@@ -116,7 +179,7 @@ def test_a_misspelt_name_is_refused_with_what_was_meant(told) -> None:
 
 
 def test_a_change_on_the_disk_is_found_and_repaired(told, hub, folder) -> None:
-    told("pull", FREE.name, "--accept-licence")
+    told("pull", FREE.name, "--accept-licence", "vggt")
     victim = folder / FREE.name / "ckpts" / "ss_vggt_cond.safetensors"
     content = victim.read_bytes()
     victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -130,7 +193,7 @@ def test_a_change_on_the_disk_is_found_and_repaired(told, hub, folder) -> None:
     assert [file["name"] for file in judged["files"] if file["state"] == "changed"] == [
         "ckpts/ss_vggt_cond.safetensors"
     ]
-    code, out, _ = told("pull", FREE.name, "--accept-licence", "--again", "--json")
+    code, out, _ = told("pull", FREE.name, "--accept-licence", "vggt", "--again", "--json")
     assert json.loads(out)["models"][0]["fetched_bytes"] == len(content)
     assert told("verify", FREE.name)[0] == 0
 
@@ -143,7 +206,7 @@ def test_verify_of_what_is_not_here(told) -> None:
 
 def test_offline_nothing_is_asked_and_the_way_out_is_named(told, hub, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    code, _, err = told("pull", FREE.name, "--accept-licence")
+    code, _, err = told("pull", FREE.name, "--accept-licence", "vggt")
     assert code == 1 and "HF_HUB_OFFLINE is set" in err and "docs/models.md" in err
     assert not hub.requests
 
@@ -155,16 +218,16 @@ def test_offline_what_is_here_is_enough(told, hub, folder, monkeypatch) -> None:
         path = folder / FREE.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    assert told("pull", FREE.name, "--accept-licence")[0] == 0
+    assert told("pull", FREE.name, "--accept-licence", "vggt")[0] == 0
     code, out, _ = told("verify", FREE.name)
     assert code == 0 and "unrecorded\t" in out
     (folder / FREE.name / "ckpts/ss_vggt_cond.safetensors").write_bytes(content[:100])
-    assert told("pull", FREE.name, "--accept-licence")[0] == 1
+    assert told("pull", FREE.name, "--accept-licence", "vggt")[0] == 1
 
 
 def test_an_error_is_one_line_with_the_next_step(told, hub) -> None:
     hub.refuse[""] = (401, "GatedRepo")
-    code, out, err = told("pull", FREE.name, "--accept-licence", "--quiet")
+    code, out, err = told("pull", FREE.name, "--accept-licence", "vggt", "--quiet")
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
     assert line.startswith("Error: ") and "set HF_TOKEN" in line and "Traceback" not in line

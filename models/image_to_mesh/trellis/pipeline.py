@@ -1,6 +1,6 @@
 """The TRELLIS pipeline: image(s) of one object -> a coloured mesh, or Gaussians, or both.
 
-Knows nothing of requests and queues: it sees files, options and a context. Read `TrellisPipeline`
+Knows nothing of requests and queues: it sees files, options and a context. Read `_run`
 from top to bottom.
 """
 
@@ -38,6 +38,7 @@ from models.image_to_mesh.trellis.preprocess import centre_on_black
 from models.image_to_mesh.trellis.release import Release, SamplerSettings, read_release
 from models.image_to_mesh.trellis.splat_ply import encode_splat_ply
 from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh
+from models.nn.memory import memory_returned
 from models.nn.precision import chosen_dtype
 from models.nn.residency import Residency, should_offload
 from models.nn.samplers import Step
@@ -71,6 +72,12 @@ class TrellisPipeline:
     ) -> PipelineResult:
         """Raises InvalidInput when an image cannot be read or cut out."""
         _check_count(inputs)
+        with memory_returned(self.generator.residency.device):
+            return self._run(context, inputs, options)
+
+    def _run(
+        self, context: RunContext, inputs: Sequence[InputFile], options: TrellisOptions
+    ) -> PipelineResult:
         watch, noise = Stopwatch(context), torch.Generator().manual_seed(options.seed)
         samplers = _samplers(self.release, options)
 

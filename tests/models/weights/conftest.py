@@ -49,7 +49,7 @@ def serve_hub() -> Iterator[Callable[..., FakeHub]]:
 
 @pytest.fixture
 def fetch(folder: Path) -> Callable[..., Pulled]:
-    """fetch(hub, entry, accept_licence=...) -> pull with few and quick second tries."""
+    """fetch(hub, entry, accepted_licences=...) -> pull with few and quick second tries."""
 
     def run(
         served: FakeHub,

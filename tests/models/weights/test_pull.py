@@ -378,8 +378,10 @@ def test_a_licence_that_restricts_must_be_accepted(serve_hub, fetch) -> None:
     with pytest.raises(Unavailable, match="https://example.com/theirs") as caught:
         fetch(hub, entry)
     assert caught.value.code == "weights_licence" and not hub.requests
-    assert "--accept-licence" in caught.value.next_step
-    assert is_whole(fetch(hub, entry, accept_licence=True).place)
+    assert "--accept-licence theirs" in caught.value.next_step
+    with pytest.raises(Unavailable):
+        fetch(hub, entry, accepted_licences=("another",))
+    assert is_whole(fetch(hub, entry, accepted_licences=("theirs",)).place)
 
 
 def test_a_licence_that_differs_from_the_catalogues_must_be_accepted(serve_hub, fetch) -> None:
@@ -387,6 +389,7 @@ def test_a_licence_that_differs_from_the_catalogues_must_be_accepted(serve_hub, 
     with pytest.raises(Unavailable, match="'cc-by-nc-4.0', not MIT"):
         fetch(hub)
     assert not hub.asked("GET", "/storage/")
+    assert is_whole(fetch(hub, accepted_licences=("cc-by-nc-4.0",)).place)
 
 
 # -- the disk -----------------------------------------------------------------------------------

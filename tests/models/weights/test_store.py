@@ -113,7 +113,7 @@ def test_the_command_accepts_a_licence_only_where_one_must_be(folder) -> None:
     bound = replace(ENTRY, name="bound", licence=Licence("Theirs", "https://x", False))
     lack = missing(["small", "bound"], folder, table=(ENTRY, bound))
     assert lack is not None
-    assert lack.command == "meshpress models pull small bound --accept-licence"
+    assert lack.command == "meshpress models pull small bound --accept-licence theirs"
 
 
 def test_what_is_optional_is_not_missed_but_can_be_required(folder) -> None:
