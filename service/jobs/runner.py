@@ -81,12 +81,12 @@ class Runner:
         os._exit(0)  # the worker is gone; the main thread may be deep in native code
 
     def _warm_up(self) -> None:
-        """Load what needs no weights, so that the first job does not pay for imports.
+        """Load what needs nothing but the base install, so that the first job does not pay for imports.
 
         A pipeline that does not load is tried again when a job asks for it, and fails only that.
         """
         for entry in self._table:
-            if entry.needs or entry.unavailable_reason():
+            if entry.packages or entry.weights:
                 continue
             try:
                 self._load(entry)
@@ -110,6 +110,8 @@ class Runner:
                 InputFile(Path(item["path"]), item["name"], item["media_type"])
                 for item in request["inputs"]
             ]
+            if entry.loader not in self._pipelines and (reason := entry.unavailable_reason()):
+                return _failed("pipeline_unavailable", reason, "Then submit the job again.")
             result = self._load(entry)(context, inputs, options)
             event = {
                 "type": "done",
@@ -133,6 +135,12 @@ class Runner:
                 "Send a smaller file, or give the worker more memory.",
             )
         except Exception as error:  # a bug in a pipeline must end one job, not the worker
+            if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not known here
+                return _failed(
+                    "out_of_memory",
+                    "The job needs more memory than the GPU has free.",
+                    "Set MESHPRESS_OFFLOAD=on, or run fewer other processes on it.",
+                )
             log.exception("pipeline_failed", pipeline=request["pipeline"])
             if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
                 return _failed(

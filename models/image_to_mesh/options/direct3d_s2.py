@@ -13,8 +13,8 @@ from models.image_to_mesh.options.shared import NetworkOptions, Steps
 
 
 class Direct3DS2Options(NetworkOptions):
-    """Options of Direct3D-S2: networks imagine the shape from one image, at up to 1024 voxels along
-    an edge; colours are those of the image where it sees the surface, and blend of them elsewhere."""
+    """Options of Direct3D-S2: networks imagine the shape of one image's object, at up to 1024
+    voxels along an edge. Colours are the image's where it sees the surface, a blend elsewhere."""
 
     resolution: Annotated[
         Literal[512, 1024],

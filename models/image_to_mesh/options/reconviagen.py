@@ -5,23 +5,16 @@ Knows nothing of arrays.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
+from models.image_to_mesh.options.shared import GaussianOptions
 
 
-class ReconViaGenOptions(NetworkOptions):
+class ReconViaGenOptions(GaussianOptions):
     """Options of ReconViaGen: photos from all around, their cameras unknown, to one object."""
 
-    formats: Annotated[  # type: ignore[assignment]  # a wider choice; frozen, so nobody assigns
-        tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
-        Field(
-            min_length=1,
-            description=f"{FORMATS_TEXT} splat is a .ply of 3-D Gaussians, not a mesh.",
-        ),
-    ] = ("glb",)
     structure_steps: Annotated[
         int | None,
         Field(ge=1, le=100, description="Steps that find the shape; default: as steps, else 30."),

@@ -106,3 +106,15 @@ class NetworkOptions(MeshOptions):
             "it as it is; draco: smaller still, and the viewer needs a decoder."
         ),
     ] = "none"
+
+
+class GaussianOptions(NetworkOptions):
+    """Of networks that decode Gaussians beside a surface."""
+
+    formats: Annotated[
+        tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
+        Field(
+            min_length=1,
+            description=f"{FORMATS_TEXT} splat: 3-D Gaussians as .ply, not a mesh.",
+        ),
+    ] = ("glb",)  # type: ignore[assignment]  # a wider choice; frozen, so nobody assigns to it

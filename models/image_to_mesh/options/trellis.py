@@ -9,19 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.image_to_mesh.options.shared import FORMATS_TEXT, NetworkOptions
+from models.image_to_mesh.options.shared import GaussianOptions
 
 
-class TrellisOptions(NetworkOptions):
+class TrellisOptions(GaussianOptions):
     """Options of TRELLIS: networks imagine the object from one image or a few, sides unseen too."""
 
-    formats: Annotated[
-        tuple[Literal["glb", "obj", "ply", "stl", "splat"], ...],
-        Field(
-            min_length=1,
-            description=f"{FORMATS_TEXT} splat is a .ply of 3-D Gaussians, not a mesh.",
-        ),
-    ] = ("glb",)  # type: ignore[assignment]  # a wider choice; frozen, so nobody assigns to it
     mixing: Annotated[
         Literal["stochastic", "multidiffusion"],
         Field(
