@@ -89,7 +89,7 @@ class SpatialSparseAttention(nn.Module):
         ).flatten(1)
 
     def _heads(self, rows: Tensor) -> Tensor:  # [n, heads * D] -> [n, heads, D]
-        return rows.unflatten(1, (-1, self.head_dim))
+        return rows.view(len(rows), -1, self.head_dim)
 
     def _within_block(self, x: SparseTensor) -> Tensor:
         """[N, G * D]: what each voxel's key is given for its place within its block."""
