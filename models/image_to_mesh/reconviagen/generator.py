@@ -18,6 +18,7 @@ from models.image_to_mesh.reconviagen.latent_condition import LatentCondition
 from models.image_to_mesh.reconviagen.structure_condition import StructureCondition
 from models.image_to_mesh.reconviagen.vggt.network import Vggt
 from models.image_to_mesh.trellis import generator as trellis
+from models.image_to_mesh.trellis.conditioning import no_image
 from models.image_to_mesh.trellis.gaussian_decoder import Gaussians
 from models.image_to_mesh.trellis.generator import OnStep
 from models.image_to_mesh.trellis.release import SamplerSettings
@@ -108,12 +109,11 @@ class Generator:
         place = SparseTensor(start.to(coords.device), coords)
         with self.residency.at_work(flow):
             feats = sample(
-                SparseVelocity(flow, place, batched=self.residency.device.type == "cuda"),
+                SparseVelocity(flow, place),
                 place.feats,
                 [flow.contexts(views)],
                 times=rescaled_times(settings.steps, settings.rescale_t),
-                # No view at all: zeros for each, which weigh as one token of them.
-                negative=flow.contexts(views.new_zeros(len(views), 1, views.shape[2])),
+                negative=flow.contexts(no_image(views)),
                 guidance=settings.guidance,
                 on_step=on_step,
             )

@@ -6,58 +6,57 @@ keys and values of views; how views became tokens it does not know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from models.image_to_mesh.trellis.slat_flow import SlatFlow
-from models.nn.attention import Context, CrossAttention, KeysValues, Segments, attend_varlen
+from models.nn.attention import CrossAttention, KeysValues, Segments, attend_varlen
 from models.nn.transformer import ModulatedCrossBlock
 
 
+@dataclass(frozen=True)
+class ViewKeysValues(KeysValues):
+    """Of one item: `rows` are those of each of its views."""
+
+    @property
+    def open_items(self) -> int:
+        return 1
+
+
 class MultiViewCrossAttention(CrossAttention):
-    """Cross-attention to each of an item's views, and the mean over them.
+    """Cross-attention to each view of the only item, and the mean over them."""
 
-    A context holds the views of each item one after the other, equally many of each.
-    """
+    def keys_values(self, context: Tensor | Sequence[Tensor]) -> KeysValues:
+        """Of the views of one item, [n, M, C'] or [M_i, C'] each; a single view is a context like
+        any other."""
+        kv = super().keys_values(context)
+        return kv if len(kv.rows) == 1 else ViewKeysValues(kv.k, kv.v, kv.rows)
 
-    def forward(
+    def attended(
         self,
-        x: Tensor,  # [B, L, C], or [N, C] with `rows`
-        context: Context,
-        rows: Segments | None = None,  # of a packed x: the rows of each item
-    ) -> Tensor:
-        kv = context if isinstance(context, KeysValues) else self.keys_values(context)
-        rows = Segments([x.shape[1]] * x.shape[0]) if rows is None else rows
-        views, left = divmod(len(kv.rows), len(rows))
-        if left or not views:
-            raise ValueError(f"{len(kv.rows)} views do not divide among {len(rows)} items.")
-        q = self.to_q(x).view(rows.total, self.heads, -1)  # [N, H, D]
-        # The projection out is linear: the mean before it is the mean after it, at a share of the
-        # cost.
-        h = _mean_over_views(q, kv, rows, views)
-        out: Tensor = self.to_out(h.flatten(1).view(x.shape))
+        x: Tensor,  # [L, C], all rows of the item
+        kv: KeysValues,
+        rows: Segments,  # of the item
+    ) -> Tensor:  # [L, C]
+        if not isinstance(kv, ViewKeysValues):
+            return super().attended(x, kv, rows)
+        if len(rows) != 1:
+            raise ValueError(f"views lead one item at a time, not {len(rows)}")
+        views = len(kv.rows)
+        q = self.to_q(x).view(len(x), self.heads, -1)
+        asked = q.expand(views, *q.shape).flatten(0, 1)
+        answers = attend_varlen(asked, kv.k, kv.v, [len(x)] * views, kv.rows)
+        # The projection is linear: of the mean it is the mean of the projections, and costs one.
+        seen = answers.unflatten(0, (views, -1)).mean(0)
+        out: Tensor = self.to_out(seen.flatten(1))
         return out
 
 
-def _mean_over_views(
-    q: Tensor,  # [N, H, D]
-    kv: KeysValues,
-    rows: Segments,  # of q: of each item
-    views: int,
-) -> Tensor:  # [N, H, D]
-    if views == 1:
-        return attend_varlen(q, kv.k, kv.v, rows, kv.rows)
-    asked = torch.cat([q[item] for item in rows.slices() for _ in range(views)])
-    lengths = [length for length in rows.lengths for _ in range(views)]
-    answers = attend_varlen(asked, kv.k, kv.v, lengths, kv.rows)
-    of_items = answers.split([views * length for length in rows.lengths])
-    return torch.cat([item.unflatten(0, (views, -1)).mean(0) for item in of_items])
-
-
 def led_by_views(flow: SlatFlow) -> SlatFlow:
-    """The flow, changed in place to take several views of an item; its parameters stay the same."""
+    """The flow, changed in place: `contexts` takes the views of one item. Parameters stay."""
     for block in flow.blocks:
         one = cast(ModulatedCrossBlock, block).cross_attn
         many = MultiViewCrossAttention(one.to_q.in_features, one.to_kv.in_features, one.heads)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.nn.attention import CrossAttention, SelfAttention
+from models.nn.attention import CrossAttention, Segments, SelfAttention
 from models.nn.norms import LayerNorm32
 from models.nn.precision import torso_dtype
 from models.nn.transformer import EPS, FeedForward
@@ -42,11 +42,12 @@ class StructureCondition(nn.Module):
         patches: Tensor,  # [n, P, C]: DINOv2's of the same
     ) -> Tensor:  # fp32 [1, T, channels]
         dtype = torso_dtype(self, TORSO)
-        x = self.multiview_cond_tokens.to(dtype)
+        x = self.multiview_cond_tokens[0].to(dtype)  # [T, C]
+        rows = Segments([len(x)])
         for block, tokens in zip(self.cond_blocks, layers, strict=True):
             context = torch.cat((tokens.to(dtype), patches.to(dtype)), dim=-1)
-            x = block(x, context.flatten(0, 1)[None])
-        return x.float()
+            x = block(x, rows, context.flatten(0, 1)[None])
+        return x.float()[None]
 
 
 class _Block(nn.Module):
@@ -63,8 +64,13 @@ class _Block(nn.Module):
         self.cross_attn = CrossAttention(channels, ctx_channels, heads)
         self.mlp = FeedForward(channels, mlp_ratio)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # [1, T, C], [1, M, C'] -> [1, T, C]
-        x = x + self.self_attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2(x), context)
+    def forward(
+        self,
+        x: Tensor,  # [T, C]
+        rows: Segments,  # of x
+        context: Tensor,  # [1, M, C']
+    ) -> Tensor:  # [T, C]
+        x = x + self.self_attn(self.norm1(x), rows)
+        x = x + self.cross_attn(self.norm2(x), context, rows)
         x = x + self.mlp(self.norm3(x))
         return x

@@ -48,6 +48,11 @@ class Vggt(nn.Module):
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(2 * config.embed_dim, camera_depth, camera_heads)
 
+    @property
+    def depth(self) -> int:
+        """Layers of the aggregator."""
+        return self.aggregator.config.depth
+
     def halve(self, dtype: torch.dtype) -> Vggt:
         """The aggregator's layers to `dtype`, in place; the camera head stays fp32."""
         to_half(self.aggregator, dtype, TORSO)

@@ -1,0 +1,219 @@
+"""The ReconViaGen pipeline: photos of one object, cameras unknown -> a textured mesh, or Gaussians.
+
+Knows nothing of requests and queues: it sees files, options and a context. Read
+`ReconViaGenPipeline` from top to bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from models.context import (
+    Artifact,
+    InputFile,
+    InvalidInput,
+    JsonValue,
+    Pipeline,
+    PipelineResult,
+    RunContext,
+)
+from models.image_to_mesh.delivery import deliver, mesh_formats
+from models.image_to_mesh.options import ReconViaGenOptions
+from models.image_to_mesh.preprocess.decode import decode
+from models.image_to_mesh.preprocess.mask import Cutout, cut_out
+from models.image_to_mesh.preprocess.source import mask_source
+from models.image_to_mesh.reconviagen.cameras import camera_facts
+from models.image_to_mesh.reconviagen.checkpoint import Folders, load_generator
+from models.image_to_mesh.reconviagen.generator import Conditions, Generator
+from models.image_to_mesh.reconviagen.preprocess import Framed, frame_on_black
+from models.image_to_mesh.reconviagen.release import read_release
+from models.image_to_mesh.stopwatch import Stopwatch
+from models.image_to_mesh.trellis.pipeline import SPLAT, encode_gaussians, placed
+from models.image_to_mesh.trellis.release import Release, SamplerSettings
+from models.nn.memory import memory_returned
+from models.nn.precision import chosen_dtype
+from models.nn.residency import Residency, should_offload
+from models.nn.samplers import Step
+from models.weights.store import require
+
+T = TypeVar("T")
+
+MAX_IMAGES = 16
+WEIGHTS, VGGT_WEIGHTS, IMAGE_WEIGHTS = (
+    "reconviagen-v0-2",
+    "vggt-object-v0-1",
+    "dinov2-large-registers",
+)
+NEEDED_BYTES = 18 << 30
+"""A device with less free memory than this holds one network at a time."""
+
+
+def load(device: str) -> Pipeline:
+    """Raises Unavailable, with the command to run, where weights are missing."""
+    release = read_release(require(WEIGHTS))
+    folders = Folders(require(IMAGE_WEIGHTS), require(VGGT_WEIGHTS))
+    place = torch.device(device)
+    residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
+    generator = load_generator(release, folders, residency, chosen_dtype(place))
+    return ReconViaGenPipeline(generator, release)
+
+
+class ReconViaGenPipeline:
+    def __init__(self, generator: Generator, release: Release) -> None:
+        self.generator = generator
+        self.release = release
+
+    def __call__(
+        self, context: RunContext, inputs: Sequence[InputFile], options: ReconViaGenOptions
+    ) -> PipelineResult:
+        """Raises InvalidInput when an image cannot be read or cut out."""
+        _check_count(inputs)
+        with memory_returned(self.generator.residency.device):
+            return self._run(context, inputs, options)
+
+    def _run(
+        self, context: RunContext, inputs: Sequence[InputFile], options: ReconViaGenOptions
+    ) -> PipelineResult:
+        watch, noise = Stopwatch(context), torch.Generator().manual_seed(options.seed)
+        samplers = _samplers(self.release, options)
+
+        # 1. Decode and cut out: the object alone, on black, and where it was in the photo.
+        watch.stage("decode", 0.0)
+        masks = mask_source(options.mask, context.device)
+        cutouts = [cut_out(decode(file), options.seed, masks) for file in inputs]
+        frames = [frame_on_black(_bytes(cutout), cutout.name) for cutout in cutouts]
+
+        # 2. Look at all photos together: what the flows are told, and the cameras.
+        watch.stage("look", 0.03)
+        layers = self.generator.networks.vggt.depth
+        conditions = self.generator.look(
+            [frame.pixels for frame in frames],
+            lambda layer: watch.advance(0.03 + 0.09 * (layer + 1) / layers),
+        )
+
+        # 3. Structure: which voxels of 64^3 the object occupies.
+        watch.stage("structure", 0.12)
+        coords = self.generator.structure(conditions, noise, samplers[0], _steps(watch, 0.12, 0.42))
+
+        # 4. Latent: what is in each of them.
+        watch.stage("latent", 0.42)
+        latent = self.generator.latent(
+            conditions, coords, noise, samplers[1], _steps(watch, 0.42, 0.7)
+        )
+
+        # 5. Decode the latent: a surface, Gaussians, or both.
+        artifacts: dict[str, Artifact] = {}
+        facts: dict[str, JsonValue] = {"voxels": len(coords)}
+        warnings = [note for cutout in cutouts for note in cutout.notes]
+        if "splat" in options.formats:
+            watch.stage("splat", 0.7)
+            gaussians = self.generator.gaussians(latent)
+            artifacts["splat"] = _write(context, encode_gaussians(gaussians))
+            facts["gaussians"] = len(gaussians.means)
+        if meshes := mesh_formats(options.formats):
+            watch.stage("surface", 0.73)
+            surface = placed(self.generator.mesh(latent))
+
+            # 6. Finish: fewer faces, texture, normal map; then the files.
+            made, more, notes = deliver(surface, options, watch, (0.78, 1.0))
+            artifacts |= zip(meshes, made, strict=True)
+            facts |= more
+            warnings += notes
+        watch.stage("done", 1.0)
+        in_order = [artifacts[kind] for kind in dict.fromkeys(options.formats)]
+        if len(inputs) == 1:
+            warnings.append("One image: the sides it does not show are imagined.")
+        report = _report(cutouts, frames, conditions, samplers, facts, watch, warnings)
+        return PipelineResult(in_order, report)
+
+
+def _bytes(cutout: Cutout) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(H, W, 4) uint8, straight alpha."""
+    return np.asarray((cutout.rgba * 255 + 0.5).astype(np.uint8))
+
+
+def _check_count(inputs: Sequence[InputFile]) -> None:
+    if not 1 <= len(inputs) <= MAX_IMAGES:
+        raise InvalidInput(
+            f"{len(inputs)} images were given; 1 to {MAX_IMAGES} are allowed.",
+            code="image_count",
+            next_step="Send a few views of one object.",
+        )
+
+
+def _samplers(
+    release: Release, options: ReconViaGenOptions
+) -> tuple[SamplerSettings, SamplerSettings]:
+    """Of structure and latent: what was asked of this one, else of both, else the authors' own."""
+
+    def chosen(own: SamplerSettings, steps: int | None, guidance: float | None) -> SamplerSettings:
+        weight = _first(guidance, options.guidance, own.cfg_strength)
+        return replace(
+            own,
+            steps=_first(steps, options.steps, own.steps),
+            cfg_strength=max(1.0, weight),  # below one the photos would count for less than nothing
+        )
+
+    return (
+        chosen(release.structure_sampler, options.structure_steps, options.structure_guidance),
+        chosen(release.latent_sampler, options.latent_steps, options.latent_guidance),
+    )
+
+
+def _first(*values: T | None) -> T:
+    """The first that was given."""
+    return next(value for value in values if value is not None)
+
+
+def _steps(watch: Stopwatch, start: float, end: float) -> Callable[[Step], None]:
+    """Progress from `start` to `end` of the whole, step by step; a cancelled job ends between."""
+
+    def on_step(step: Step) -> None:
+        watch.advance(start + (end - start) * step.done / step.total, f"{step.done}/{step.total}")
+
+    return on_step
+
+
+def _write(context: RunContext, splats: bytes) -> Artifact:
+    path = context.workdir / SPLAT
+    path.write_bytes(splats)
+    return Artifact(SPLAT, path, "application/ply")
+
+
+def _report(
+    cutouts: Sequence[Cutout],
+    frames: Sequence[Framed],
+    conditions: Conditions,
+    samplers: tuple[SamplerSettings, SamplerSettings],
+    facts: dict[str, JsonValue],
+    watch: Stopwatch,
+    warnings: list[str],
+) -> dict[str, JsonValue]:
+    structure, latent = samplers
+    cameras = camera_facts(conditions.poses, frames)
+    return {
+        "pipeline": "reconviagen",
+        "views": [
+            {
+                "image": cutout.name,
+                "size_px": [cutout.rgba.shape[1], cutout.rgba.shape[0]],
+                "mask": {"source": cutout.source, "confidence": cutout.confidence},
+                "camera": camera,
+            }
+            for cutout, camera in zip(cutouts, cameras, strict=True)
+        ],
+        "cameras": "x right, y down, z ahead; the world is that of the first image's camera, in "
+        "units of the network's own: not those of the mesh",
+        "samplers": {
+            "structure": {"steps": structure.steps, "guidance": structure.cfg_strength},
+            "latent": {"steps": latent.steps, "guidance": latent.cfg_strength},
+        },
+        **facts,
+        "seconds": dict(watch.seconds),
+        "warnings": warnings,
+    }
