@@ -7,6 +7,8 @@ detailed surface that faces the same way; colours and normals there are blended 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,10 +48,48 @@ def find_detail(
     size: int,
     device: str = "cpu",
 ) -> Painted:
-    texels = cover(unwrapped.uv, unwrapped.faces, size)
     corners = unwrapped.source[unwrapped.faces].astype(np.int32)
+    if device.startswith("cuda") and find_spec("triton") is not None:
+        return _find_on_device(detailed, positions, normals, unwrapped, corners, size, device)
+    texels = cover(unwrapped.uv, unwrapped.faces, size)
     points = interpolate(texels.face, texels.weights, corners, positions)
     facing = interpolate(texels.face, texels.weights, corners, normals)
     surface = build_surface(detailed.vertices, detailed.faces)
     nearest = surface.nearest(points, facing)
     return Painted(texels, points, facing, nearest, detailed.faces)
+
+
+def _find_on_device(
+    detailed: ColouredMesh,
+    positions: Array,
+    normals: Array,
+    unwrapped: Unwrapped,
+    corners: Faces,
+    size: int,
+    device: str,
+) -> Painted:
+    import torch
+
+    from models.image_to_mesh.finishing import closest_device, rasterize_device
+
+    def there(array: npt.NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return tensor if tensor.is_floating_point() else tensor.long()
+
+    def here(tensor: torch.Tensor) -> npt.NDArray[Any]:
+        tensor = tensor if tensor.is_floating_point() else tensor.int()
+        return np.asarray(tensor.contiguous().cpu().numpy())
+
+    index, face, weights = rasterize_device.cover(there(unwrapped.uv), there(unwrapped.faces), size)
+    at = there(corners)[face]
+    points, facing = (
+        torch.einsum("pk,pkc->pc", weights, there(values)[at]) for values in (positions, normals)
+    )
+    found = closest_device.nearest(there(detailed.vertices), there(detailed.faces), points, facing)
+    return Painted(
+        Texels(here(index), here(face), here(weights), size),
+        here(points),
+        here(facing),
+        Nearest(*map(here, found)),
+        detailed.faces,
+    )

@@ -44,7 +44,9 @@ def paint_views(
     """The colours (P, 3), and the share of the points whose colours come from views."""
     total, weight = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.float32)
     for view in views:
-        buffer = DepthBuffer(vertices, faces, view, side_px=BUFFER_SIDE_PX, bias_share=BIAS_SHARE)
+        buffer = DepthBuffer(
+            vertices.astype(np.float64), faces, view, side_px=BUFFER_SIDE_PX, bias_share=BIAS_SHARE
+        )
         picture = low_pass(view.beyond_outline, texels_per_unit / view.pixels_per_unit)
         trust = np.repeat(_trust(view, buffer)[..., None], 3, axis=2)
         for begin in range(0, len(points), POINTS_AT_ONCE):

@@ -83,15 +83,21 @@ def build_surface(vertices: Array, faces: Faces) -> Surface:  # (V, 3), (F, 3)
         np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces), table, bounds
     )
     low, high = bounds
-    size = float((high - low).max())
-    side = max(CELL_SIDE * (area / len(faces)) ** 0.5, 1e-3 * size, 1e-12)
-    while np.prod(np.floor((high - low) / side) + 1) > MAX_CELLS:
-        side *= 1.1
-    counts = (np.floor((high - low) / side) + 1).astype(np.int64)
+    side, counts = grid_of(low, high, area, len(faces))
     cursor = np.zeros(int(counts.prod()), np.int32)
     loops.visit_cells(table, low, side, counts, cursor, np.empty(0, np.int32), 0)
     starts = np.zeros(len(cursor) + 1, np.int32)
     np.cumsum(cursor, out=starts[1:])
     items = np.empty(int(starts[-1]), np.int32)
     loops.visit_cells(table, low, side, counts, starts[:-1].copy(), items, 1)
-    return Surface(table, starts, items, low, side, counts, REACH_SHARE * size)
+    return Surface(table, starts, items, low, side, counts, REACH_SHARE * float((high - low).max()))
+
+
+def grid_of(
+    low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], area: float, faces: int
+) -> tuple[float, npt.NDArray[np.int64]]:  # (3,), (3,) -> side of a cell, cells along each axis
+    extent = high - low
+    side = max(CELL_SIDE * (area / faces) ** 0.5, 1e-3 * float(extent.max()), 1e-12)
+    while np.prod(np.floor(extent / side) + 1) > MAX_CELLS:
+        side *= 1.1
+    return side, (np.floor(extent / side) + 1).astype(np.int64)

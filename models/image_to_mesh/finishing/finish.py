@@ -78,7 +78,9 @@ def finish(
 
     # 2. Simplify: down to the face budget.
     watch.begin("simplify")
-    vertices, triangles = simplify(detailed.vertices, detailed.faces, options.faces)
+    vertices, triangles = simplify(
+        detailed.vertices.astype(np.float64), detailed.faces, options.faces
+    )
     positions = vertices.astype(np.float32)
     normals = vertex_normals(positions, triangles).astype(np.float32)
 
