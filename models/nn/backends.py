@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 SparseName = Literal["auto", "torch", "triton", "spconv"]
-AttentionName = Literal["auto", "sdpa", "xformers", "flash"]
+AttentionName = Literal["auto", "sdpa", "triton", "xformers", "flash"]
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
 
 _SPELLINGS = {"flash-attn": "flash"}  # the guard calls it by the name of its distribution

@@ -8,9 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.nn.attention import Context, SparseSelfAttention, Window, item_rows
+from models.nn.fused import Norm, Update
 from models.nn.norms import LayerNorm32
 from models.nn.sparse_tensor import SparseTensor
-from models.nn.transformer import EPS, FeedForward, ModulatedCrossBlock
+from models.nn.transformer import EPS, FeedForward, ModulatedCrossBlock, Stream
 
 
 class SparseBlock(nn.Module):
@@ -35,8 +36,15 @@ class SparseBlock(nn.Module):
         self.mlp = FeedForward(channels, mlp_ratio)
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # [N, C] -> [N, C]
-        x = x + self.attn(x.replace(self.norm1(x.feats)))
-        return x.replace(x.feats + self.mlp(self.norm2(x.feats)))
+        stream = Stream(x.feats, item_rows(x))
+        self.mix(stream, x)
+        return x.replace(stream.value())
+
+    def mix(self, stream: Stream, place: SparseTensor) -> None:
+        """The block's two branches, added to the stream, whose rows lie where `place` says."""
+        h = stream.normed(Norm(EPS))
+        stream.add(Update(self.attn(place.replace(h)).feats))
+        stream.add(Update(self.mlp(stream.normed(Norm(EPS)))))
 
 
 def swin_window(size: int, index: int) -> Window:
@@ -45,20 +53,14 @@ def swin_window(size: int, index: int) -> Window:
 
 
 class ModulatedSparseCrossBlock(ModulatedCrossBlock):
-    """`ModulatedCrossBlock` over the voxels of each batch item, which may differ in number.
-
-    Items of one number of voxels, a single one above all, are a dense batch and computed as such.
-    """
+    """`ModulatedCrossBlock` over the voxels of each batch item, which may differ in number."""
 
     def forward(  # type: ignore[override]
         self,
         x: SparseTensor,  # [N, C]
-        mod: Tensor,  # [B, C]
+        mod: Tensor,  # [B, C], or [1, C] for all items
         context: Context,
     ) -> SparseTensor:  # [N, C]
-        rows = item_rows(x)
-        if rows.uniform:
-            dense = x.feats.view(len(rows), rows.longest, -1)
-            return x.replace(super().forward(dense, mod, context).flatten(0, 1))
-        chunks = tuple(x.per_row(chunk) for chunk in self.chunks(mod))
-        return x.replace(self.mix(x.feats, chunks, context, rows))
+        stream = Stream(x.feats, item_rows(x))
+        self.mix(stream, self.adaLN_modulation(mod), context)
+        return x.replace(stream.value())

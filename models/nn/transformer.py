@@ -1,17 +1,47 @@
-"""Blocks of a diffusion transformer over dense tokens, named as the checkpoints name them.
+"""Blocks of a diffusion transformer over rows of tokens, named as the checkpoints name them.
 
-They know tokens [B, L, C], a modulation [B, C] and a context; not time, images or grids.
+They know rows, a modulation and a context; not time, images or grids.
 Adaptive layer norm: Peebles & Xie, "Scalable Diffusion Models with Transformers" (2023).
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from models.nn.attention import Context, CrossAttention, Segments, SelfAttention
+from models.nn.attention import Context, CrossAttention, KeysValues, Segments, SelfAttention
+from models.nn.fused import Norm, Update, linear_gelu, residual_norm
 from models.nn.norms import LayerNorm32
 
 EPS = 1e-6
+
+
+class Stream:
+    """The rows that blocks add to, and what the last branch found: added where a norm reads next.
+
+    So a sum and the norm behind it are one pass over memory, from block to block.
+    """
+
+    def __init__(self, x: Tensor, rows: Segments) -> None:  # [N, C], the rows of each item
+        self.rows = rows
+        self._x = x
+        self._update: Update | None = None
+
+    def add(self, update: Update) -> None:
+        self._x = self.value()
+        self._update = update
+
+    def normed(self, norm: Norm) -> Tensor:  # [norm.rows, C]
+        self._x, y = residual_norm(self._x, self._update, norm, self.rows)
+        self._update = None
+        return y
+
+    def value(self) -> Tensor:  # [N, C]
+        if self._update is not None:
+            self._x, _ = residual_norm(self._x, self._update, None, self.rows)
+            self._update = None
+        return self._x
 
 
 class FeedForward(nn.Module):
@@ -24,8 +54,9 @@ class FeedForward(nn.Module):
             nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels)
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., C]
-        out: Tensor = self.mlp(x)
+    def forward(self, x: Tensor) -> Tensor:  # [N, C] -> [N, C]
+        first, last = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+        out: Tensor = last(linear_gelu(x, first.weight, first.bias))
         return out
 
 
@@ -61,22 +92,26 @@ class ModulatedCrossBlock(nn.Module):
         mod: Tensor,  # [B, C], or [1, C] for all items
         context: Context,
     ) -> Tensor:  # [B, L, C]
-        return self.mix(x, self.chunks(mod[:, None]), context)
-
-    def chunks(self, mod: Tensor) -> tuple[Tensor, ...]:  # [..., C] -> six of [..., C]
-        return tuple(self.adaLN_modulation(mod).chunk(6, dim=-1))
+        stream = Stream(x.reshape(-1, x.shape[-1]), Segments([x.shape[1]] * x.shape[0]))
+        self.mix(stream, self.adaLN_modulation(mod), context)
+        return stream.value().view(x.shape)
 
     def mix(
         self,
-        x: Tensor,  # [B, L, C], or [N, C] with `rows`
-        chunks: tuple[Tensor, ...],  # six, each broadcast to x
+        stream: Stream,
+        modulation: Tensor,  # [I, 6 C] of the items, or [1, 6 C] of all
         context: Context,
-        rows: Segments | None = None,  # of a packed x: the rows of each item
-    ) -> Tensor:
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = chunks
-        h = self.norm1(x) * (1 + scale_attn) + shift_attn
-        x = x + self.self_attn(h, rows) * gate_attn
-        x = x + self.cross_attn(self.norm2(x), context, rows)
-        h = self.norm3(x) * (1 + scale_mlp) + shift_mlp
-        out: Tensor = x + self.mlp(h) * gate_mlp
-        return out
+    ) -> None:
+        """The block's three branches, added to the stream."""
+        rows = stream.rows
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, -1)
+        h = stream.normed(Norm(EPS, scale=scale_attn, shift=shift_attn))
+        stream.add(Update(self.self_attn(h, rows), gate_attn))
+
+        kv = context if isinstance(context, KeysValues) else self.cross_attn.keys_values(context)
+        asking = rows.head(kv.open_items).total
+        h = stream.normed(Norm(EPS, self.norm2.weight, self.norm2.bias, rows=asking))
+        stream.add(Update(self.cross_attn.attended(h, kv, rows), rest=kv.settled))
+
+        h = stream.normed(Norm(EPS, scale=scale_mlp, shift=shift_mlp))
+        stream.add(Update(self.mlp(h), gate_mlp))

@@ -30,20 +30,26 @@ class Velocity(Protocol):
 
 
 class DenseVelocity:
-    """Of a network on [B, ...]: `network(x, times [B] in thousandths, condition)`."""
+    """Of a network on [B, ...]: `network(x, time, condition)`.
 
-    def __init__(self, network: Callable[..., Tensor], *, batched: bool = False) -> None:
+    time: [B] in thousandths; where `clock` is given, what it tells.
+    """
+
+    def __init__(
+        self, network: Callable[..., Tensor], *, batched: bool = False, clock: Clock | None = None
+    ) -> None:
         self.network = network
         self.batched = batched
+        self.clock = clock or thousandths
         self._join = Joiner()
 
     def __call__(self, x: Tensor, t: float, conditions: Sequence[Condition]) -> list[Tensor]:
         if not self.batched or len(conditions) == 1:
-            times = thousandths(t, x.shape[0], x.device)
-            return [self.network(x, times, condition) for condition in conditions]
+            time = self.clock(t, x.shape[0], x.device)
+            return [self.network(x, time, condition) for condition in conditions]
         n = len(conditions)
-        times = thousandths(t, n * x.shape[0], x.device)
-        return list(self.network(torch.cat([x] * n), times, self._join(conditions)).chunk(n))
+        time = self.clock(t, n * x.shape[0], x.device)
+        return list(self.network(torch.cat([x] * n), time, self._join(conditions)).chunk(n))
 
 
 class SparseVelocity:
@@ -58,9 +64,11 @@ class SparseVelocity:
         template: SparseTensor,
         *,
         batched: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self.network = network
         self.batched = batched
+        self.clock = clock or thousandths
         self._copies = {1: template}
         self._join = Joiner()
 
@@ -74,8 +82,36 @@ class SparseVelocity:
         if n not in self._copies:
             self._copies[n] = SparseTensor.cat([self._copies[1]] * n)
         place = self._copies[n]
-        times = thousandths(t, place.batch_size, x.device)
-        return self.network(place.replace(x), times, condition).feats
+        time = self.clock(t, place.batch_size, x.device)
+        return self.network(place.replace(x), time, condition).feats
+
+
+class Clock(Protocol):
+    """What a network is told of a time, the same for all items of a batch."""
+
+    def __call__(self, t: float, batch: int, device: torch.device) -> Any: ...
+
+
+class KnownTimes:
+    """Tells the modulations of a time, made for all steps of a sampling in one go.
+
+    modulations: [T] in thousandths -> each layer's [T, C]. A network takes a row of each, [1, C],
+    in place of the time they are made of.
+    """
+
+    def __init__(
+        self,
+        modulations: Callable[[Tensor], Sequence[Tensor]],
+        times: Sequence[float],
+        device: torch.device,
+    ) -> None:
+        self._row = {t: row for row, t in enumerate(dict.fromkeys(times))}
+        thousands = 1000 * torch.tensor(list(self._row), dtype=torch.float64)
+        self._tables = tuple(modulations(thousands.float().to(device)))
+
+    def __call__(self, t: float, batch: int, device: torch.device) -> tuple[Tensor, ...]:
+        row = self._row[t]
+        return tuple(table[row : row + 1] for table in self._tables)
 
 
 def thousandths(t: float, batch: int, device: torch.device) -> Tensor:
@@ -117,5 +153,16 @@ def join(conditions: Sequence[Condition]) -> Condition:
         lengths = [length for each in conditions for length in each.rows.lengths]
         k = torch.cat([each.k for each in conditions])
         v = torch.cat([each.v for each in conditions])
-        return KeysValues(k, v, Segments(lengths))
+        return KeysValues(k, v, Segments(lengths), _settled(conditions))
     return [join(layer) for layer in zip(*conditions, strict=True)]
+
+
+def _settled(conditions: Sequence[KeysValues]) -> Tensor | None:
+    """Of the last items of the batch, as far back as all are settled."""
+    parts: list[Tensor] = []
+    for each in reversed(conditions):
+        if each.settled is not None:
+            parts.insert(0, each.settled)
+        if each.open_items:
+            break
+    return torch.cat(parts) if parts else None

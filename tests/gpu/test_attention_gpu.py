@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.nn.attention import Segments, flash, padded, reference, sdpa, xformers
+from models.nn.attention import (
+    Segments,
+    flash,
+    padded,
+    reference,
+    sdpa,
+    triton_backend,
+    xformers,
+)
 from models.nn.attention.choice import installed
 from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.velocity import DenseVelocity
@@ -17,6 +25,7 @@ from models.nn.velocity import DenseVelocity
 pytestmark = pytest.mark.gpu
 
 WIDTH = 64
+BACKENDS = {"sdpa": sdpa, "triton": triton_backend, "flash": flash, "xformers": xformers}
 ERROR = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 2e-5}
 """Half a unit in the last place of values up to 4, twice: weights and results are rounded. fp32
 allows for the order of sums."""
@@ -44,7 +53,7 @@ def lengths(rng: np.random.Generator, kind: str) -> tuple[Segments, Segments]:
 
 
 def backend_or_skip(name: str, dtype: torch.dtype) -> ModuleType:
-    backend = {"sdpa": sdpa, "flash": flash, "xformers": xformers}[name]
+    backend = BACKENDS[name]
     reason = backend.obstacle(torch.device("cuda"), dtype, WIDTH)
     if not reason and name != "sdpa" and not installed(backend.PACKAGE):
         reason = f"{backend.PACKAGE} is not installed"
@@ -55,7 +64,7 @@ def backend_or_skip(name: str, dtype: torch.dtype) -> ModuleType:
 
 @pytest.mark.parametrize("dtype", ERROR, ids=str)
 @pytest.mark.parametrize("kind", ["windows", "cross", "few"])
-@pytest.mark.parametrize("name", ["sdpa", "flash", "xformers"])
+@pytest.mark.parametrize("name", BACKENDS)
 @torch.no_grad()
 def test_packed(rng: np.random.Generator, name: str, kind: str, dtype: torch.dtype) -> None:
     backend = backend_or_skip(name, dtype)
@@ -80,13 +89,44 @@ def test_many_sequences_in_inference_mode(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", ERROR, ids=str)
-@pytest.mark.parametrize("name", ["sdpa", "flash", "xformers"])
+@pytest.mark.parametrize("name", BACKENDS)
 @torch.no_grad()
 def test_dense(rng: np.random.Generator, name: str, dtype: torch.dtype) -> None:
     backend = backend_or_skip(name, dtype)
     q, k, v = (normal(rng, 2 * rows, dtype).view(2, rows, 12, WIDTH) for rows in (700, 333, 333))
     exact = reference.attend(q.double(), k.double(), v.double())
     assert (backend.attend(q, k, v).double() - exact).abs().max() < ERROR[dtype]
+
+
+@pytest.mark.parametrize(("length", "context"), [(700, 700), (513, 1374), (64, 1)])
+@pytest.mark.parametrize("gain", [1.0, 3.0], ids=["within_reach", "beyond"])
+@torch.no_grad()
+def test_scores_with_a_bound(
+    rng: np.random.Generator, gain: float, length: int, context: int
+) -> None:
+    """Behind a QK norm: a gain of 3 bounds scores by 72, beyond what one sweep has room for."""
+    unit = torch.nn.functional.normalize
+    q = gain * WIDTH**0.5 * unit(normal(rng, 2 * length, torch.float32), dim=-1)
+    k = gain * WIDTH**0.5 * unit(normal(rng, 2 * context, torch.float32), dim=-1)
+    k[context // 2] = q[length // 3]  # a score that reaches the bound
+    q, k = (x.bfloat16().view(2, -1, 12, WIDTH) for x in (q, k))
+    v = normal(rng, 2 * context, torch.bfloat16).view(2, context, 12, WIDTH)
+    exact = reference.attend(q.double(), k.double(), v.double())
+    out = triton_backend.attend(q, k, v, bound=gain**2 * WIDTH**0.5)
+    assert (out.double() - exact).abs().max() < ERROR[torch.bfloat16]
+    rows, columns = Segments([length] * 2), Segments([context] * 2)
+    packed = (x.flatten(0, 1) for x in (q, k, v))
+    again = triton_backend.attend_varlen(*packed, rows, columns, bound=gain**2 * WIDTH**0.5)
+    assert torch.equal(again.view(out.shape), out)
+
+
+@pytest.mark.parametrize("width", [8, 24, 48, 96, 128])
+@torch.no_grad()
+def test_heads_of_any_width(rng: np.random.Generator, width: int) -> None:
+    shape = 2, 130, 3, width
+    q, k, v = (torch.from_numpy(rng.standard_normal(shape)).cuda().half() for _ in range(3))
+    exact = reference.attend(q.double(), k.double(), v.double())
+    assert (triton_backend.attend(q, k, v).double() - exact).abs().max() < ERROR[torch.float16]
 
 
 def test_a_report_comes_when_the_step_before_is_done() -> None:

@@ -25,8 +25,9 @@ RELATIVE = 1e-4
 class Golden:
     """One file: tensors by name (`in/…`, `out/…`, `w/…`) and the configuration."""
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
+    def __init__(self, path: Path, device: str) -> None:
+        self.device = device
+        with safe_open(path, "pt", device=device) as file:
             self.tensors = {name: file.get_tensor(name) for name in file.keys()}
             self.config = json.loads(file.metadata()["config"])
 
@@ -37,12 +38,20 @@ class Golden:
         """Every weight of the file, in fp32; the module must have exactly these."""
         weights = {k[2:]: t.float() for k, t in self.tensors.items() if k.startswith("w/")}
         module.load_state_dict(weights, strict=True)
-        module.eval()
+        module.to(self.device).eval()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """On CUDA the steps between products are our own kernels; the tolerances stay."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
 
 
 @pytest.fixture
-def golden(shared: Callable[[str], Path], request: pytest.FixtureRequest) -> Golden:
-    return Golden(shared(f"data/parity/{request.param}.safetensors"))
+def golden(shared: Callable[[str], Path], request: pytest.FixtureRequest, device: str) -> Golden:
+    return Golden(shared(f"data/parity/{request.param}.safetensors"), device)
 
 
 def file(name: str) -> pytest.MarkDecorator:
@@ -132,4 +141,4 @@ def test_window_partition(golden: Golden) -> None:
     first = place.order[[rows.start for rows in place.windows.slices()]]
     assert torch.equal(coords[first, 0].long(), golden["out/seq_batch"])
     number = torch.arange(len(place.windows)).repeat_interleave(torch.tensor(place.windows.lengths))
-    assert torch.equal(number[place.back], golden["out/window_id_of_token"])
+    assert torch.equal(number[place.back.cpu()], golden["out/window_id_of_token"].cpu())

@@ -24,8 +24,15 @@ RELATIVE = 1e-4
 SCHEDULES = ["1.0_12", "1.0_25", "3.0_12", "3.0_25", "5.0_12", "5.0_25"]
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    with safe_open(path, "pt") as file:
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
+
+
+def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict]:
+    with safe_open(path, "pt", device=device) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(
             file.metadata()["config"]
         )
@@ -34,7 +41,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 def load(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     weights = {k[2:]: t.float() for k, t in tensors.items() if k.startswith("w/")}
     module.load_state_dict(weights, strict=True)
-    module.eval()
+    module.to(next(iter(tensors.values())).device).eval()
 
 
 def agree(out: Tensor, expected: Tensor) -> None:
@@ -60,9 +67,11 @@ def test_shifted_times(shared: Callable[[str], Path], name: str) -> None:
 
 @pytest.mark.parametrize("batched", [False, True], ids=["two_passes", "one_batch"])
 @pytest.mark.parametrize("name", ["trellis_sampler_interval_a"])
-def test_dense_sampling(shared: Callable[[str], Path], name: str, batched: bool) -> None:
-    tensors, config = read(shared(f"data/parity/{name}.safetensors"))
-    weights, shape = read(shared(f"data/parity/{config['model']}.safetensors"))
+def test_dense_sampling(
+    shared: Callable[[str], Path], name: str, batched: bool, device: str
+) -> None:
+    tensors, config = read(shared(f"data/parity/{name}.safetensors"), device)
+    weights, shape = read(shared(f"data/parity/{config['model']}.safetensors"), device)
     flow = SparseStructureFlow(**{k: v for k, v in shape.items() if k != "pe_mode"})
     load(flow, weights)
 
@@ -83,9 +92,11 @@ def test_dense_sampling(shared: Callable[[str], Path], name: str, batched: bool)
 
 @pytest.mark.parametrize("batched", [False, True], ids=["two_passes", "one_batch"])
 @pytest.mark.parametrize("name", ["trellis_slat_sampler"])
-def test_sparse_sampling(shared: Callable[[str], Path], name: str, batched: bool) -> None:
-    tensors, config = read(shared(f"data/parity/{name}.safetensors"))
-    weights, shape = read(shared(f"data/parity/{config['model']}.safetensors"))
+def test_sparse_sampling(
+    shared: Callable[[str], Path], name: str, batched: bool, device: str
+) -> None:
+    tensors, config = read(shared(f"data/parity/{name}.safetensors"), device)
+    weights, shape = read(shared(f"data/parity/{config['model']}.safetensors"), device)
     flow = SlatFlow(**{k: v for k, v in shape.items() if k not in ("pe_mode", "patch_size")})
     load(flow, weights)
 
@@ -102,10 +113,10 @@ def test_sparse_sampling(shared: Callable[[str], Path], name: str, batched: bool
 
 
 @pytest.mark.parametrize("name", ["rvg_sampler_a"])
-def test_rescaled_guidance(shared: Callable[[str], Path], name: str) -> None:
+def test_rescaled_guidance(shared: Callable[[str], Path], name: str, device: str) -> None:
     """The network of this file is written in its configuration. Of the condition its mean alone
     acts: 0.3, which the last step of the trajectory, outside the interval, shows."""
-    tensors, config = read(shared(f"data/parity/{name}.safetensors"))
+    tensors, config = read(shared(f"data/parity/{name}.safetensors"), device)
 
     def network(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         mixed = torch.einsum("bcxyz,cd->bdxyz", x, tensors["in/W"])
@@ -115,9 +126,9 @@ def test_rescaled_guidance(shared: Callable[[str], Path], name: str) -> None:
     out = sample(
         DenseVelocity(network),
         tensors["in/noise"],
-        [torch.full((1, 1, 1), 0.3)],
+        [torch.full((1, 1, 1), 0.3, device=device)],
         times=rescaled_times(config["steps"], config["rescale_t"]),
-        negative=torch.zeros(1, 1, 1),
+        negative=torch.zeros(1, 1, 1, device=device),
         guidance=Guidance(
             config["cfg_strength"], tuple(config["cfg_interval"]), config["guidance_rescale"]
         ),

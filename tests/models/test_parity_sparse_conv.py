@@ -21,14 +21,28 @@ RELATIVE = 1e-4
 """Of the largest value: what the files allow fp32 paths."""
 
 Tensors = dict[str, Tensor]
-BACKENDS: list[SparseName] = ["torch", "spconv"] if find_spec("spconv") else ["torch"]
+BACKENDS: list[object] = ["torch", pytest.param("triton", marks=pytest.mark.gpu)]
+if find_spec("spconv"):
+    BACKENDS.append("spconv")
 
 pytestmark = pytest.mark.filterwarnings("ignore:'locale.getdefaultlocale':DeprecationWarning")
 
 
 @pytest.fixture
-def file(shared: Callable[[str], Path], request: pytest.FixtureRequest) -> Tensors:
-    return load_file(shared(f"data/parity/{request.param}.safetensors"))
+def backend(request: pytest.FixtureRequest) -> SparseName:
+    if request.param == "triton" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    name: SparseName = request.param
+    return name
+
+
+@pytest.fixture
+def file(
+    shared: Callable[[str], Path], request: pytest.FixtureRequest, backend: SparseName
+) -> Tensors:
+    """On the device that the backend computes on."""
+    path = shared(f"data/parity/{request.param}.safetensors")
+    return load_file(path, device="cuda" if backend == "triton" else "cpu")
 
 
 def of(*names: str) -> pytest.MarkDecorator:
@@ -42,8 +56,9 @@ def given(file: Tensors) -> SparseTensor:
 
 def load(module: nn.Module, file: Tensors) -> None:
     """Every weight of the file, in fp32; the module must have exactly these, in these shapes."""
-    module.load_state_dict({name[2:]: t for name, t in file.items() if name.startswith("w/")})
-    module.eval()
+    weights = {name[2:]: t for name, t in file.items() if name.startswith("w/")}
+    module.load_state_dict(weights)
+    module.to(file["in/feats"].device).eval()
 
 
 def agree(out: Tensor, expected: Tensor) -> None:
@@ -52,7 +67,7 @@ def agree(out: Tensor, expected: Tensor) -> None:
 
 
 @of("trellis_subm_conv_k1", "trellis_subm_conv_k3")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @torch.no_grad()
 def test_submanifold(file: Tensors, backend: SparseName) -> None:
     size = file["w/conv.weight"].shape[1]
@@ -62,6 +77,7 @@ def test_submanifold(file: Tensors, backend: SparseName) -> None:
 
 
 @of("trellis_subm_conv_k1")
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
 @torch.no_grad()
 def test_a_transpose_would_be_noise(file: Tensors) -> None:
     """The trap this file is for: the other layouts' reading of the same weight."""
@@ -71,7 +87,7 @@ def test_a_transpose_would_be_noise(file: Tensors) -> None:
 
 
 @of("spconv_strided_k2s2")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @torch.no_grad()
 def test_strided_and_inverse(file: Tensors, backend: SparseName) -> None:
     down = SparseConv3d(16, 24, 2, stride=2, backend=backend)
@@ -79,6 +95,7 @@ def test_strided_and_inverse(file: Tensors, backend: SparseName) -> None:
     for module, prefix in ((down, "in/"), (back, "in/inv_")):
         names = ("weight", "bias")
         module.load_state_dict({f"conv.{name}": file[prefix + name] for name in names})
+        module.to(file["in/feats"].device)
     x = given(file)
     coarse = down(x)
     assert torch.equal(coarse.coords, file["out/coords_sorted"])
@@ -89,6 +106,7 @@ def test_strided_and_inverse(file: Tensors, backend: SparseName) -> None:
 
 
 @of("trellis_sparse_resample")
+@pytest.mark.parametrize("backend", BACKENDS[:2], indirect=True)
 def test_resample(file: Tensors) -> None:
     x = given(file)
     coarse = SparseDownsample(2, mean="trellis")(x)
@@ -103,12 +121,14 @@ def test_resample(file: Tensors) -> None:
 
 
 @of("trellis_sparse_resample")
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
 def test_the_true_mean_is_another(file: Tensors) -> None:
     coarse = SparseDownsample(2, mean="true")(given(file))
     assert (coarse.feats - file["out/down_feats"]).abs().max() > 1
 
 
 @of("trellis_sparse_groupnorm")
+@pytest.mark.parametrize("backend", BACKENDS[:2], indirect=True)
 @torch.no_grad()
 def test_group_norm(file: Tensors) -> None:
     module = SparseGroupNorm32(4, 16)

@@ -46,8 +46,9 @@ FULL_SIZE = [
 class Golden:
     """One file: tensors by name (`in/…`, `out/…`, `w/…`), its configuration, its neighbours."""
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.device = device
+        with safe_open(path, "pt", device=device) as file:
             self.tensors = {name: file.get_tensor(name) for name in file.keys()}
             self.metadata = file.metadata()
         self.config = json.loads(self.metadata["config"])
@@ -57,7 +58,7 @@ class Golden:
         return self.tensors[name]
 
     def beside(self, name: str) -> Golden:
-        return Golden(self.folder / f"{name}.safetensors")
+        return Golden(self.folder / f"{name}.safetensors", self.device)
 
     def network(self) -> nn.Module:
         """The network of the file's class and configuration, with its weights, in fp32."""
@@ -70,7 +71,7 @@ class Golden:
         else:
             weights = {k[2:]: t.float() for k, t in self.tensors.items() if k.startswith("w/")}
             network.load_state_dict(weights, strict=True)
-        return network.eval().requires_grad_(False)
+        return network.to(self.device).eval().requires_grad_(False)
 
 
 def fill_as_the_reference(network: nn.Module, seed: int) -> None:
@@ -88,10 +89,27 @@ def fill_as_the_reference(network: nn.Module, seed: int) -> None:
             parameter.copy_(values.half().float())
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """On CUDA our own kernels compute: Triton's, in half precision attention too."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
+
+
 @pytest.fixture
-def golden(shared: Callable[[str], Path], request: pytest.FixtureRequest) -> Iterator[Golden]:
-    with use_backends(sparse="torch", attention="sdpa"), torch.no_grad():
-        yield Golden(shared(f"data/parity/{request.param}.safetensors"))
+def golden(
+    shared: Callable[[str], Path], request: pytest.FixtureRequest, device: str
+) -> Iterator[Golden]:
+    """Tolerances are the same on both devices: dense convolutions compute in whole fp32 too."""
+    path = shared(f"data/parity/{request.param}.safetensors")
+    cuda = device == "cuda"
+    backends = use_backends(
+        sparse="triton" if cuda else "torch", attention="triton" if cuda else "sdpa"
+    )
+    whole = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with backends, whole, torch.no_grad():
+        yield Golden(path, device)
 
 
 def file(*names: str) -> pytest.MarkDecorator:
@@ -109,12 +127,14 @@ def agree(out: Tensor, expected: Tensor, within: float = RELATIVE) -> None:
 
 @file("img_preprocess_trellis")
 def test_picture_on_black(golden: Golden) -> None:
-    picture = centre_on_black(golden["in/rgba"].numpy())
+    picture = centre_on_black(golden["in/rgba"].cpu().numpy())
     assert picture.shape == (*golden.config["size"], 3)
-    np.testing.assert_allclose(picture.mean(axis=(0, 1)), golden["out/mean"].numpy(), rtol=1e-9)
-    np.testing.assert_array_equal(picture[200:204], golden["out/crop_rows"].numpy())
+    np.testing.assert_allclose(
+        picture.mean(axis=(0, 1)), golden["out/mean"].cpu().numpy(), rtol=1e-9
+    )
+    np.testing.assert_array_equal(picture[200:204], golden["out/crop_rows"].cpu().numpy())
     small = Image.fromarray(picture).resize((64, 64), Image.Resampling.BOX)
-    np.testing.assert_array_equal(np.asarray(small), golden["out/box64"].numpy())
+    np.testing.assert_array_equal(np.asarray(small), golden["out/box64"].cpu().numpy())
 
 
 @file("dinov2_vit_reg")
@@ -123,7 +143,7 @@ def test_dinov2(golden: Golden) -> None:
     network = DinoV2(DinoV2Config(**{k: v for k, v in golden.config.items() if k in fields}))
     weights = {k[2:]: t.float() for k, t in golden.tensors.items() if k.startswith("w/")}
     network.load_state_dict(weights, strict=True)
-    tokens = network.eval()(golden["in/x"])
+    tokens = network.to(golden.device).eval()(golden["in/x"])
     agree(tokens.prenorm, golden["out/x_prenorm"])
     agree(tokens.patches, golden["out/x_norm_patchtokens"])
     agree(F.layer_norm(tokens.prenorm, tokens.prenorm.shape[-1:]), golden["out/x_prenorm_ln"])
@@ -200,7 +220,8 @@ def test_gaussian_decoder(golden: Golden) -> None:
 @file("trellis_gs_decoder")
 def test_gaussians_start_where_the_reference_spreads_them(golden: Golden) -> None:
     fresh = build(golden.metadata["class"], golden.config)
-    agree(fresh.get_buffer("offset_perturbation"), golden["w/offset_perturbation"], within=1e-6)
+    spread = fresh.get_buffer("offset_perturbation").to(golden.device)
+    agree(spread, golden["w/offset_perturbation"], within=1e-6)
 
 
 @file("trellis_mesh_decoder")
@@ -215,7 +236,7 @@ def test_mesh_decoder(golden: Golden) -> None:
 
 def turned_to_least(faces: Tensor) -> set[tuple[int, ...]]:
     """Faces [F, 3] as a set: each turned, not flipped, until its least vertex comes first."""
-    turn = (faces.argmin(dim=1, keepdim=True) + torch.arange(3)) % 3
+    turn = (faces.argmin(dim=1, keepdim=True) + torch.arange(3, device=faces.device)) % 3
     return {tuple(face) for face in faces.gather(1, turn).tolist()}
 
 

@@ -29,7 +29,7 @@ from models.nn.guidance import Mixing
 from models.nn.residency import Residency
 from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
-from models.nn.velocity import DenseVelocity, SparseVelocity, Velocity
+from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, Velocity
 
 OnStep = Callable[[Step], None]
 
@@ -75,7 +75,8 @@ class Generator:
         shape = (1, flow.in_channels, *(flow.resolution,) * 3)
         start = torch.randn(shape, generator=noise).to(self.residency.device)
         with self.residency.at_work(flow):
-            velocity = DenseVelocity(flow, batched=self._batched)
+            clock = self._clock(flow, settings)
+            velocity = DenseVelocity(flow, batched=self._batched, clock=clock)
             latent = self._sample(velocity, flow, start, tokens, settings, mixing, on_step)
         with self.residency.at_work(decoder):
             coords = occupied(decoder(latent))
@@ -102,7 +103,8 @@ class Generator:
         start = torch.randn(len(coords), flow.in_channels, generator=noise)
         place = SparseTensor(start.to(coords.device), coords)
         with self.residency.at_work(flow):
-            velocity = SparseVelocity(flow, place, batched=self._batched)
+            clock = self._clock(flow, settings)
+            velocity = SparseVelocity(flow, place, batched=self._batched, clock=clock)
             feats = self._sample(velocity, flow, place.feats, tokens, settings, mixing, on_step)
         mean, std = (feats.new_tensor(list(v)) for v in (self.latent_mean, self.latent_std))
         return place.replace(feats * std + mean)
@@ -127,6 +129,11 @@ class Generator:
     def _batched(self) -> bool:
         """Condition and its negative in one pass: larger products fill a GPU, not a CPU."""
         return self.residency.device.type == "cuda"
+
+    def _clock(self, flow: SparseStructureFlow | SlatFlow, settings: SamplerSettings) -> KnownTimes:
+        """What every step's time means to the flow's layers, computed for all steps at once."""
+        times = rescaled_times(settings.steps, settings.rescale_t)[:-1]
+        return KnownTimes(flow.modulations, times, self.residency.device)
 
     def _sample(
         self,

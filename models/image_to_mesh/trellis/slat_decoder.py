@@ -5,12 +5,16 @@ It knows neither meshes nor Gaussians: `mesh_decoder` and `gaussian_decoder` giv
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
+from models.nn.attention import item_rows
 from models.nn.embeddings import position_embedding
 from models.nn.precision import torso_dtype
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.sparse_transformer import SparseBlock, swin_window
+from models.nn.transformer import Stream
 
 
 class SlatDecoder(nn.Module):
@@ -46,7 +50,7 @@ class SlatDecoder(nn.Module):
         """[N, latent_channels] -> [N, model_channels], in the torso's dtype."""
         h = self.input_layer(x.feats)
         positions: Tensor = position_embedding(x.coords[:, 1:], h.shape[1])
-        out = x.replace((h + positions).to(torso_dtype(self)))
+        stream = Stream((h + positions).to(torso_dtype(self)), item_rows(x))
         for block in self.blocks:
-            out = block(out)
-        return out
+            cast(SparseBlock, block).mix(stream, x)
+        return x.replace(stream.value())

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from models.image_to_mesh.trellis.conditioning import block_contexts
-from models.nn.attention import Context, KeysValues
+from models.nn.attention import Context, KeysValues, item_rows
 from models.nn.embeddings import TimestepEmbedder, position_embedding
+from models.nn.fused import Norm, residual_norm
 from models.nn.norms import LayerNorm32
 from models.nn.precision import torso_dtype
 from models.nn.resample import downsample, upsample
 from models.nn.sparse_conv import SparseConv3d
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.sparse_transformer import ModulatedSparseCrossBlock
+from models.nn.transformer import EPS, ModulatedCrossBlock, Stream
 
 
 class SlatFlow(nn.Module):
@@ -70,24 +72,34 @@ class SlatFlow(nn.Module):
     def forward(
         self,
         x: SparseTensor,  # [N, in_channels]
-        t: Tensor,  # [B], in thousandths
+        t: Tensor | Sequence[Tensor],  # [B], in thousandths, or what `modulations` made of it
         cond: Tensor | Sequence[Context],  # [B, M, cond_channels], or what `contexts` made of it
     ) -> SparseTensor:  # [N, out_channels], the dtype of x
         dtype = torso_dtype(self)
         contexts = self.contexts(cond) if isinstance(cond, Tensor) else cond
-        mod = self.t_embedder(t).to(dtype)
+        mods = iter(self.modulations(t) if isinstance(t, Tensor) else t)
         h = x.replace(self.input_layer(x.feats).to(dtype))
         skips = []
         for block in self.input_blocks:
-            h = block(h, mod)
+            h = block(h, next(mods))
             skips.append(h.feats)
-        h = h.replace(h.feats + _positions(h))
+        stream = Stream(h.feats + _positions(h), item_rows(h))
         for block, context in zip(self.blocks, contexts, strict=True):
-            h = block(h, mod, context)
+            cast(ModulatedSparseCrossBlock, block).mix(stream, next(mods), context)
+        h = h.replace(stream.value())
         for block, skip in zip(self.out_blocks, reversed(skips), strict=True):
-            h = block(h.replace(torch.cat((h.feats, skip), dim=1)), mod)
+            h = block(h.replace(torch.cat((h.feats, skip), dim=1)), next(mods))
         feats = h.feats.to(x.dtype)
         return h.replace(self.out_layer(F.layer_norm(feats, feats.shape[-1:])))
+
+    def modulations(self, t: Tensor) -> tuple[Tensor, ...]:  # [T] -> [T, ...] of each block
+        """What times, in thousandths, mean to the blocks, in the order they are run in."""
+        mod = self.t_embedder(t).to(torso_dtype(self))
+        return (
+            *(cast(_ResBlock, block).emb_layers(mod) for block in self.input_blocks),
+            *(cast(ModulatedCrossBlock, block).adaLN_modulation(mod) for block in self.blocks),
+            *(cast(_ResBlock, block).emb_layers(mod) for block in self.out_blocks),
+        )
 
     def contexts(self, cond: Tensor | Sequence[Tensor]) -> tuple[KeysValues, ...]:
         """Keys and values of a condition for every block: made once, used at every step."""
@@ -106,8 +118,8 @@ class _ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.updown = updown
-        self.norm1 = LayerNorm32(channels, elementwise_affine=True, eps=1e-6)
-        self.norm2 = LayerNorm32(out_channels, elementwise_affine=False, eps=1e-6)
+        self.norm1 = LayerNorm32(channels, elementwise_affine=True, eps=EPS)
+        self.norm2 = LayerNorm32(out_channels, elementwise_affine=False, eps=EPS)
         self.conv1 = SparseConv3d(channels, out_channels, 3)
         self.conv2 = SparseConv3d(out_channels, out_channels, 3)
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels))
@@ -115,16 +127,24 @@ class _ResBlock(nn.Module):
             nn.Identity() if channels == out_channels else nn.Linear(channels, out_channels)
         )
 
-    def forward(self, x: SparseTensor, mod: Tensor) -> SparseTensor:  # mod: [B, emb_channels]
+    def forward(
+        self,
+        x: SparseTensor,  # [N, C]
+        modulation: Tensor,  # [B, 2 C'], or [1, 2 C'] for all items
+    ) -> SparseTensor:  # [N, C'], or on the voxels of another level
         if self.updown == "down":
             x = downsample(x, 2, mean="trellis")
-        elif self.updown == "up":
-            x = upsample(x, 2)
-        scale, shift = self.emb_layers(mod).chunk(2, dim=1)
-        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))))
-        modulated = self.norm2(h.feats) * (1 + x.per_row(scale)) + x.per_row(shift)
-        h = self.conv2(h.replace(F.silu(modulated)))
-        out: SparseTensor = h.replace(h.feats + self.skip_connection(x.feats))
+        # What is done row by row is done before rows are copied on the way up.
+        norm = Norm(EPS, self.norm1.weight, self.norm1.bias, silu=True)
+        h = x.replace(residual_norm(x.feats, None, norm, item_rows(x))[1])
+        skip = x.replace(self.skip_connection(x.feats))
+        if self.updown == "up":
+            h, skip = upsample(h, 2), upsample(skip, 2)
+        h = self.conv1(h)
+        scale, shift = modulation.chunk(2, dim=1)
+        norm = Norm(EPS, scale=scale, shift=shift, silu=True)
+        h = self.conv2(h.replace(residual_norm(h.feats, None, norm, item_rows(h))[1]))
+        out: SparseTensor = h + skip
         return out
 
 

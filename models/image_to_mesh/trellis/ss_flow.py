@@ -6,16 +6,17 @@ It predicts the velocity of rectified flow (TRELLIS, sec. 3.2); it knows no samp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from models.image_to_mesh.trellis.conditioning import block_contexts
-from models.nn.attention import Context, KeysValues
+from models.nn.attention import Context, KeysValues, Segments
 from models.nn.embeddings import TimestepEmbedder, grid_position_embedding
 from models.nn.precision import torso_dtype
-from models.nn.transformer import ModulatedCrossBlock
+from models.nn.transformer import ModulatedCrossBlock, Stream
 
 
 class SparseStructureFlow(nn.Module):
@@ -61,19 +62,26 @@ class SparseStructureFlow(nn.Module):
     def forward(
         self,
         x: Tensor,  # [B, C, R, R, R]
-        t: Tensor,  # [B], in thousandths
+        t: Tensor | Sequence[Tensor],  # [B], in thousandths, or what `modulations` made of it
         cond: Tensor | Sequence[Context],  # [B, M, cond_channels], or what `contexts` made of it
     ) -> Tensor:  # [B, C, R, R, R], the dtype of x
         dtype = torso_dtype(self)
         contexts = self.contexts(cond) if isinstance(cond, Tensor) else cond
-        mod = self.t_embedder(t).to(dtype)
+        mods = self.modulations(t) if isinstance(t, Tensor) else t
         h = self.input_layer(patchify(x, self.patch_size)) + self.pos_emb
-        h = h.to(dtype)
-        for block, context in zip(self.blocks, contexts, strict=True):
-            h = block(h, mod, context)
-        h = h.to(x.dtype)
+        stream = Stream(h.to(dtype).flatten(0, 1), Segments([h.shape[1]] * len(h)))
+        for block, mod, context in zip(self.blocks, mods, contexts, strict=True):
+            cast(ModulatedCrossBlock, block).mix(stream, mod, context)
+        h = stream.value().view(h.shape).to(x.dtype)
         h = self.out_layer(F.layer_norm(h, h.shape[-1:]))
         return unpatchify(h, self.resolution, self.patch_size)
+
+    def modulations(self, t: Tensor) -> tuple[Tensor, ...]:  # [T] -> [T, 6 C] of each block
+        """What times, in thousandths, mean to the blocks: for all steps at once, if one likes."""
+        mod = self.t_embedder(t).to(torso_dtype(self))
+        return tuple(
+            cast(ModulatedCrossBlock, block).adaLN_modulation(mod) for block in self.blocks
+        )
 
     def contexts(self, cond: Tensor | Sequence[Tensor]) -> tuple[KeysValues, ...]:
         """Keys and values of a condition for every block: made once, used at every step."""

@@ -15,31 +15,45 @@ import torch
 from torch import Tensor
 
 from models.context import Unavailable
-from models.nn.attention import flash, sdpa, xformers
+from models.nn.attention import flash, sdpa, triton_backend, xformers
 from models.nn.attention.segments import Segments
 from models.nn.backends import current_backends
 
-OPTIONAL: dict[str, ModuleType] = {"flash": flash, "xformers": xformers}  # the best first
+OPTIONAL: dict[str, ModuleType] = {  # the best first
+    "triton": triton_backend,
+    "flash": flash,
+    "xformers": xformers,
+}
 
 
 class Backend(Protocol):
     """What each backend's file offers."""
 
     def obstacle(self, device: torch.device, dtype: torch.dtype, head_dim: int) -> str: ...
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, bound: float | None) -> Tensor: ...
     def attend_varlen(
-        self, q: Tensor, k: Tensor, v: Tensor, queries: Segments, keys: Segments
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Segments,
+        keys: Segments,
+        *,
+        bound: float | None,
     ) -> Tensor: ...
 
 
 def dense_backend(q: Tensor) -> Backend:
-    """For a dense batch "auto" is PyTorch: its choice of kernels holds FlashAttention and cuDNN's.
+    """For a dense batch "auto" is our kernel where it was measured to be the fastest, else PyTorch:
+    its choice of kernels holds FlashAttention and cuDNN's.
 
-    In a graph being compiled it always is: the compiler knows its operator.
+    In a graph being compiled it always is PyTorch: the compiler knows its operator.
     """
     if torch.compiler.is_compiling():
         return sdpa
     asked = current_backends().attention
+    if asked == "auto" and _best_of_all(q):
+        return cast(Backend, triton_backend)
     return sdpa if asked in ("auto", "sdpa") else _asked_for(asked, q)
 
 
@@ -53,9 +67,21 @@ def varlen_backend(q: Tensor) -> Backend:
     if asked != "auto":
         return _asked_for(asked, q)
     for backend in OPTIONAL.values():
+        if backend is triton_backend and not _best_of_all(q):
+            continue
         if not backend.obstacle(q.device, q.dtype, q.shape[-1]) and installed(backend.PACKAGE):
             return cast(Backend, backend)
     return sdpa
+
+
+def _best_of_all(q: Tensor) -> bool:
+    """Whether our kernel runs here, on a card where it was measured against the others."""
+    return (
+        q.is_cuda
+        and torch.cuda.get_device_capability(q.device) == triton_backend.MEASURED_ON
+        and not triton_backend.obstacle(q.device, q.dtype, q.shape[-1])
+        and installed(triton_backend.PACKAGE)
+    )
 
 
 def _asked_for(name: str, q: Tensor) -> Backend:

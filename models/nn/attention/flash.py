@@ -35,6 +35,7 @@ def attend(
     q: Tensor,  # [B, L, H, D]
     k: Tensor,  # [B, M, H, D]
     v: Tensor,  # [B, M, H, D]
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [B, L, H, D]
     return cast(Tensor, _library().flash_attn_func(q, k, v))
 
@@ -45,6 +46,7 @@ def attend_varlen(
     v: Tensor,  # [M, H, D]
     queries: Segments,
     keys: Segments,
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [N, H, D]
     out = _library().flash_attn_varlen_func(
         q,

@@ -18,9 +18,13 @@ def attend(
     q: Tensor,  # [B, L, H, D]
     k: Tensor,  # [B, M, H, D]
     v: Tensor,  # [B, M, H, D]
+    bound: float | None = None,
 ) -> Tensor:  # [B, L, H, D]
-    """Each query of an item attends to all keys of the item, head by head."""
-    return dense_backend(q).attend(q, k, v)
+    """Each query of an item attends to all keys of the item, head by head.
+
+    bound: what no score, |q k| / sqrt(D), exceeds, where that is known; the result is the same.
+    """
+    return dense_backend(q).attend(q, k, v, bound=bound)
 
 
 def attend_varlen(
@@ -29,6 +33,7 @@ def attend_varlen(
     v: Tensor,  # [M, H, D]
     q_lengths: Segments | Sequence[int],  # S lengths with sum N
     k_lengths: Segments | Sequence[int],  # S lengths with sum M
+    bound: float | None = None,  # as `attend` takes them
 ) -> Tensor:  # [N, H, D]
     """Sequence i of q attends to sequence i of k and v, and to nothing else.
 
@@ -39,8 +44,9 @@ def attend_varlen(
     if queries.total == 0:
         return q
     if queries.uniform and keys.uniform:
-        return attend(_dense(q, queries), _dense(k, keys), _dense(v, keys)).flatten(0, 1)
-    return varlen_backend(q).attend_varlen(q, k, v, queries, keys)
+        dense = _dense(q, queries), _dense(k, keys), _dense(v, keys)
+        return attend(*dense, bound=bound).flatten(0, 1)
+    return varlen_backend(q).attend_varlen(q, k, v, queries, keys, bound=bound)
 
 
 def _dense(x: Tensor, rows: Segments) -> Tensor:  # [N, H, D] -> [S, N / S, H, D]

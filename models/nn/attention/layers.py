@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.nn.attention.functional import attend, attend_varlen
+from models.nn.attention.functional import attend_varlen
 from models.nn.attention.qk_norm import QKRMSNorm
 from models.nn.attention.segments import Segments
 from models.nn.attention.windows import Window, partition
+from models.nn.fused import qk_rms_norm
 from models.nn.sparse_tensor import SparseTensor
 
 
@@ -35,13 +36,30 @@ class SelfAttention(nn.Module):
             self.q_rms_norm = QKRMSNorm(heads, channels // heads)
             self.k_rms_norm = QKRMSNorm(heads, channels // heads)
         self.to_out = nn.Linear(channels, channels)
+        self._bound: tuple[object, float] | None = None
+
+    def score_bound(self) -> float | None:
+        """What no score, |q k| / sqrt(D), exceeds behind the norms; None without them, or on a CPU.
+
+        Both have length sqrt(D) before their gains. The device is asked once: weights stay.
+        """
+        if self.q_rms_norm is None or self.k_rms_norm is None:
+            return None
+        gains = self.q_rms_norm.gamma, self.k_rms_norm.gamma
+        if not gains[0].is_cuda or torch.compiler.is_compiling():
+            return None
+        known = tuple((id(gain), gain._version) for gain in gains)
+        if self._bound is None or self._bound[0] != known:
+            most = (gains[0] * gains[1]).abs().max() * gains[0].shape[1] ** 0.5
+            self._bound = known, float(most)
+        return self._bound[1]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[..., C] -> queries, keys and values, each [..., H, D]."""
-        qkv = self.to_qkv(x).view(*x.shape[:-1], 3, self.heads, -1)
-        q, k, v = qkv.unbind(-3)
+        """[N, C] -> queries, keys and values, each [N, H, D]."""
+        qkv = self.to_qkv(x).view(len(x), 3, self.heads, -1)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+            return qk_rms_norm(qkv, self.q_rms_norm.gamma, self.k_rms_norm.gamma)
+        q, k, v = qkv.unbind(1)
         return q, k, v
 
     def forward(
@@ -49,10 +67,12 @@ class SelfAttention(nn.Module):
         x: Tensor,  # [B, L, C], or [N, C] with `rows`
         rows: Segments | None = None,  # of a packed x: the rows of each item
     ) -> Tensor:
-        q, k, v = self.project(x)
-        h = attend(q, k, v) if rows is None else attend_varlen(q, k, v, rows, rows)
-        out: Tensor = self.to_out(h.flatten(-2))
-        return out
+        if rows is None:
+            rows = Segments([x.shape[1]] * x.shape[0])
+        q, k, v = self.project(x.reshape(-1, x.shape[-1]))
+        h = attend_varlen(q, k, v, rows, rows, self.score_bound())
+        out: Tensor = self.to_out(h.flatten(1))
+        return out.view(x.shape)
 
 
 class SparseSelfAttention(SelfAttention):
@@ -74,8 +94,8 @@ class SparseSelfAttention(SelfAttention):
             return x.replace(super().forward(x.feats, item_rows(x)))
         place = partition(x.sites, self.window)
         q, k, v = self.project(x.feats.index_select(0, place.order))
-        h = attend_varlen(q, k, v, place.windows, place.windows)
-        return x.replace(self.to_out(h.flatten(-2)).index_select(0, place.back))
+        h = attend_varlen(q, k, v, place.windows, place.windows, self.score_bound())
+        return x.replace(self.to_out(h.flatten(1).index_select(0, place.back)))
 
 
 def item_rows(x: SparseTensor) -> Segments:
@@ -85,11 +105,21 @@ def item_rows(x: SparseTensor) -> Segments:
 
 @dataclass(frozen=True)
 class KeysValues:
-    """A context as one cross-attention layer sees it, packed: made once, used at every step."""
+    """A context as one cross-attention layer sees it, packed: made once, used at every step.
+
+    settled: what the layer answers every row of the last J items, whose context is a single token:
+             there is nothing to choose from, so a query changes nothing. None: of no item.
+    """
 
     k: Tensor  # [M, H, D]
     v: Tensor  # [M, H, D]
     rows: Segments  # of each item
+    settled: Tensor | None = None  # [J, C]
+
+    @property
+    def open_items(self) -> int:
+        """How many items, the first ones, have something to attend to."""
+        return len(self.rows) - (0 if self.settled is None else len(self.settled))
 
 
 Context = Tensor | KeysValues
@@ -116,7 +146,9 @@ class CrossAttention(nn.Module):
         tokens = context.flatten(0, 1) if isinstance(context, Tensor) else torch.cat([*context])
         kv = self.to_kv(tokens).view(-1, 2, self.heads, self.to_q.out_features // self.heads)
         k, v = kv.unbind(1)
-        return KeysValues(k, v, Segments(lengths))
+        single = next((i for i, n in enumerate(reversed(lengths)) if n != 1), len(lengths))
+        settled = self.to_out(v[len(v) - single :].flatten(1)) if single else None
+        return KeysValues(k, v, Segments(lengths), settled)
 
     def forward(
         self,
@@ -124,11 +156,28 @@ class CrossAttention(nn.Module):
         context: Context,
         rows: Segments | None = None,  # of a packed x: the rows of each item
     ) -> Tensor:
-        kv = context if isinstance(context, KeysValues) else self.keys_values(context)
-        q = self.to_q(x).view(*x.shape[:-1], self.heads, -1)
         if rows is None:
             rows = Segments([x.shape[1]] * x.shape[0])
-            q = q.flatten(0, 1)
-        h = attend_varlen(q, kv.k, kv.v, rows, kv.rows)
-        out: Tensor = self.to_out(h.view(x.shape))
+        kv = context if isinstance(context, KeysValues) else self.keys_values(context)
+        items = kv.open_items
+        packed = x.reshape(-1, x.shape[-1])
+        h = self.attended(packed[: rows.head(items).total], kv, rows)
+        if kv.settled is not None:
+            late = Segments(rows.lengths[items:])
+            h = torch.cat((h, kv.settled.index_select(0, late.item_index(x.device))))
+        return h.view(x.shape)
+
+    def attended(
+        self,
+        x: Tensor,  # [n, C]: the rows of the context's open items, and no others
+        kv: KeysValues,
+        rows: Segments,  # of all items
+    ) -> Tensor:  # [n, C]
+        """What the rows find that have something to attend to."""
+        if len(x) == 0:
+            return x
+        queries, keys = rows.head(kv.open_items), kv.rows.head(kv.open_items)
+        q = self.to_q(x).view(len(x), self.heads, -1)
+        h = attend_varlen(q, kv.k[: keys.total], kv.v[: keys.total], queries, keys)
+        out: Tensor = self.to_out(h.flatten(1))
         return out

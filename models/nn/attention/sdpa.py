@@ -27,6 +27,7 @@ def attend(
     k: Tensor,  # [B, M, H, D]
     v: Tensor,  # [B, M, H, D]
     mask: Tensor | None = None,  # bool, broadcast to [B, H, L, M]; True: attend
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [B, L, H, D]
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
@@ -38,6 +39,7 @@ def attend_varlen(
     v: Tensor,  # [M, H, D]
     queries: Segments,
     keys: Segments,
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [N, H, D]
     """A CPU starts a call in microseconds: one by one costs it less there than padding."""
     if not q.is_cuda or len(queries) <= FEW:

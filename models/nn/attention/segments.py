@@ -50,6 +50,12 @@ class Segments:
             yield slice(start, start + length)
             start += length
 
+    def head(self, count: int) -> Segments:
+        """The first `count` sequences."""
+        if count == len(self):
+            return self
+        return self.cached(("head", count), lambda: Segments(self.lengths[:count]))
+
     def cached(self, key: Hashable, build: Callable[[], T]) -> T:
         """The value under `key`, built on first use. Start `key` with the name of what it is."""
         if key not in self._cache:
@@ -64,3 +70,13 @@ class Segments:
             return lengths.cumsum(0).to(device=device, dtype=torch.int32)
 
         return self.cached(("offsets", device), build)
+
+    def item_index(self, device: torch.device) -> Tensor:  # int32 [total], on `device`
+        """The sequence that each row is of."""
+
+        def build() -> Tensor:
+            lengths = torch.tensor(self.lengths, dtype=torch.int64)
+            index = torch.arange(len(self), dtype=torch.int32).repeat_interleave(lengths)
+            return index.to(device)
+
+        return self.cached(("item_index", device), build)

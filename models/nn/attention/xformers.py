@@ -37,6 +37,7 @@ def attend(
     q: Tensor,  # [B, L, H, D]
     k: Tensor,  # [B, M, H, D]
     v: Tensor,  # [B, M, H, D]
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [B, L, H, D]
     return cast(Tensor, _library().memory_efficient_attention(q, k, v))
 
@@ -47,6 +48,7 @@ def attend_varlen(
     v: Tensor,  # [M, H, D]
     queries: Segments,
     keys: Segments,
+    bound: float | None = None,  # of no use here
 ) -> Tensor:  # [N, H, D]
     bias = queries.cached(
         ("xformers", keys.lengths, q.device),

@@ -1,0 +1,356 @@
+"""TRELLIS on a GPU: image tensor -> raw decoder mesh at full size, its flows' rate, its memory.
+
+`python benchmarks/trellis_gpu.py --state-dicts DIR --mesh FILE.npz [--release DIR]`. DIR of state
+dicts: the configurations of the official networks. Weights are random, saved under the official
+names and loaded as a release is; since such networks know no shape, the voxels of the mesh's surface
+take the place of those the structure decoder finds. Work is counted from shapes (`flow_work`):
+products of the layers and of attention, keys and values of a condition once; what is skipped because
+one token leaves nothing to attend to is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.image_to_mesh.trellis.checkpoint import DINOV2_KEYS, load_generator
+from models.image_to_mesh.trellis.generator import Generator
+from models.image_to_mesh.trellis.networks import build
+from models.image_to_mesh.trellis.conditioning import no_image
+from models.image_to_mesh.trellis.release import NETWORKS, SamplerSettings, read_release
+from models.image_to_mesh.trellis.slat_flow import SlatFlow
+from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
+from models.nn.attention import Segments
+from models.nn.dinov2 import DinoV2, DinoV2Config
+from models.nn.guidance import Guidance
+from models.nn.precision import chosen_dtype, to_half
+from models.nn.residency import Residency
+from models.nn.resample import pooling
+from models.nn.samplers import rescaled_times, sample
+from models.nn.sparse_conv.kernel_map import submanifold_map
+from models.nn.sparse_tensor import SparseTensor
+from models.nn.transformer import Stream
+from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, join
+
+FILES = {
+    "structure_flow": "trellis_ss_flow_img_dit_L_16l8",
+    "structure_decoder": "trellis_ss_dec_conv3d_16l8",
+    "latent_flow": "trellis_slat_flow_img_dit_L_64l8p2",
+    "mesh_decoder": "trellis_slat_dec_mesh_swin8_B_64l8m256c",
+    "gaussian_decoder": "trellis_slat_dec_gs_swin8_B_64l8gs32",
+}
+SAMPLER = {"steps": 25, "cfg_strength": 5.0, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0}
+VOXELS, GRID = 20_000, 64
+
+
+# -- a release of random weights -------------------------------------------------------------------
+
+
+def write_release(folder: Path, state_dicts: Path, seed: int = 0) -> None:
+    """The official layout at full size. Matrices keep the size of what passes through them, and are
+    halved in branches, so that nothing overflows after 24 blocks."""
+    torch.manual_seed(seed)
+    (folder / "ckpts").mkdir(parents=True)
+    models = {}
+    for ours, theirs in NETWORKS.items():
+        dump = json.loads((state_dicts / f"{FILES[ours]}.json").read_text())
+        stem = f"ckpts/{Path(dump['checkpoint']).stem}"
+        models[theirs] = stem
+        (folder / f"{stem}.json").write_text(
+            json.dumps({"name": dump["class"], "args": dump["config_args"]})
+        )
+        network = to_half(
+            randomised(lambda d=dump: build(d["class"], d["config_args"])), torch.half
+        )
+        save_file(
+            {k: t.cpu().contiguous() for k, t in network.state_dict().items()},
+            folder / f"{stem}.safetensors",
+        )
+    sampler = {"name": "FlowEulerGuidanceIntervalSampler", "params": SAMPLER}
+    args = {
+        "models": models,
+        "sparse_structure_sampler": sampler,
+        "slat_sampler": sampler,
+        "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
+    }
+    (folder / "pipeline.json").write_text(json.dumps({"args": args}))
+    (folder / "dinov2").mkdir()
+    config = DinoV2Config()
+    described = {theirs: getattr(config, ours) for ours, theirs in DINOV2_KEYS.items()}
+    (folder / "dinov2/config.json").write_text(json.dumps(described))
+    network = randomised(lambda: DinoV2(config))
+    state = {k: t.cpu().contiguous() for k, t in network.state_dict().items()}
+    save_file(state, folder / "dinov2/model.safetensors")
+
+
+def randomised(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("cuda"):
+        network = make()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() >= 2 and "token" not in name and "gamma" not in name:
+                parameter.normal_(std=0.5 * parameter[0].numel() ** -0.5)
+            elif name.endswith(("gamma", "weight")):
+                parameter.normal_(1, 0.1)
+            else:
+                parameter.normal_(std=0.1)
+    return network
+
+
+# -- work, counted -------------------------------------------------------------------------------
+
+
+def block_work(rows: int, keys: int, attending: int, context: int, c: int = 1024) -> dict[str, int]:
+    """FLOP of one block for one item: `rows` tokens, `keys` that each attends to, a context.
+
+    attending: rows that have a context to attend to. spared: what the others' queries and results
+    would cost if a network did not know that one token is no choice.
+    """
+    layers = 2 * rows * c * c * (3 + 1 + 8) + 2 * attending * c * c * 2
+    attention = 4 * rows * keys * c + 4 * attending * context * c
+    return {"done": layers + attention, "spared": 2 * (rows - attending) * c * c * 2}
+
+
+def flow_work(
+    tokens: int, context: int, settings: SamplerSettings, blocks: int = 24
+) -> dict[str, int]:
+    """FLOP of the blocks in a whole sampling: steps with and without guidance."""
+    times = rescaled_times(settings.steps, settings.rescale_t)[:-1]
+    guidance = Guidance.added(settings.cfg_strength, settings.cfg_interval)
+    guided = sum(guidance.acts_at(t) for t in times)
+    with_image = block_work(tokens, tokens, tokens, context)
+    without = block_work(tokens, tokens, 0, 1)
+    return {
+        kind: blocks * (len(times) * with_image[kind] + guided * without[kind])
+        for kind in ("done", "spared")
+    }
+
+
+def convolution_work(flow: SlatFlow, coords: Tensor) -> int:
+    """FLOP of the latent flow's residual blocks for one item and step: pairs of voxels that exist."""
+    fine = SparseTensor(torch.zeros(len(coords), 1, device="cuda"), coords)
+    levels = {False: fine.sites, True: pooling(fine.sites, 2).coarse}
+    pairs = {
+        coarse: int((submanifold_map(sites, (3, 3, 3), True).neighbours >= 0).sum())
+        for coarse, sites in levels.items()
+    }
+    total = 0
+    for block in (*flow.input_blocks, *flow.out_blocks):
+        pair = pairs[block.updown == "down"]
+        for layer in (block.conv1.conv, block.conv2.conv):
+            out, *_, into = layer.weight.shape
+            total += 2 * pair * out * into
+        if isinstance(block.skip_connection, nn.Linear):
+            rows = len(levels[block.updown is not None])
+            total += 2 * rows * block.skip_connection.weight.numel()
+    return total
+
+
+# -- voxels of a real mesh -------------------------------------------------------------------------
+
+
+def voxels_of(path: Path, count: int = VOXELS, grid: int = GRID) -> Tensor:
+    """int32 [N, 4]: cells of grid^3 that the mesh's surface passes, and their neighbours, until
+    about `count` are there; ascending."""
+    data = np.load(path)
+    vertices, faces = (data[key] for key in ("V", "F"))
+    corners = vertices[faces].astype(np.float64)  # [F, 3, 3]
+    low, high = vertices.min(0), vertices.max(0)
+    rng = np.random.default_rng(0)
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    chosen = rng.choice(len(corners), 4_000_000, p=area / area.sum())
+    a, b = np.sqrt(rng.random(len(chosen))), rng.random(len(chosen))
+    shares = np.stack((1 - a, a * (1 - b), a * b), axis=1)
+    points = np.einsum("pk,pkd->pd", shares, corners[chosen])
+    cells = ((points - (low + high) / 2) / (high - low).max() * (grid - 6) + grid / 2).astype(int)
+    filled = np.zeros((grid,) * 3, bool)
+    filled[tuple(cells.T)] = True
+    surface = torch.from_numpy(filled)
+    while int(surface.sum()) < count:  # one cell at a time, outermost first
+        grown = torch.nn.functional.max_pool3d(surface[None].float(), 3, 1, 1)[0] > 0
+        fresh = (grown & ~surface).nonzero()
+        fresh = fresh[torch.from_numpy(rng.permutation(len(fresh)))][: count - int(surface.sum())]
+        surface[tuple(fresh.T)] = True
+    return torch.nn.functional.pad(surface.nonzero().int(), (1, 0))
+
+
+# -- timing --------------------------------------------------------------------------------------
+
+
+def seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    taken = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
+def stack_rate(flow: nn.Module, tokens: int, context: int) -> tuple[float, float, float]:
+    """Seconds of the 24 blocks on a guided pair, TFLOP/s done, and with what is spared."""
+    dtype = torch.bfloat16
+    cond = torch.randn(1, context, 1024, device="cuda")
+    contexts = join([flow.contexts(cond), flow.contexts(cond.new_zeros(1, 1, 1024))])
+    mods = flow.modulations(torch.tensor([500.0], device="cuda"))
+    mods = [mod for mod in mods if mod.shape[1] == 6 * 1024]
+    x = torch.randn(2 * tokens, 1024, device="cuda", dtype=dtype)
+    rows = Segments([tokens] * 2)
+
+    def run() -> None:
+        for _ in range(5):
+            stream = Stream(x, rows)
+            for block, mod, kv in zip(flow.blocks, mods, contexts, strict=True):
+                block.mix(stream, mod, kv)
+            stream.value()
+
+    run()
+    took = seconds(run) / 5
+    with_image, without = (
+        block_work(tokens, tokens, tokens, context),
+        block_work(tokens, tokens, 0, 1),
+    )
+    done = 24 * (with_image["done"] + without["done"])
+    return took, done / took / 1e12, (done + 24 * without["spared"]) / took / 1e12
+
+
+def loop(flow: SparseStructureFlow | SlatFlow, tokens: Tensor, coords: Tensor | None) -> None:
+    """A whole sampling as the generator does it: contexts, embeddings, guidance, Euler steps."""
+    times = rescaled_times(SAMPLER["steps"], SAMPLER["rescale_t"])
+    clock = KnownTimes(flow.modulations, times[:-1], tokens.device)
+    if isinstance(flow, SparseStructureFlow):
+        noise = torch.randn(1, 8, *(flow.resolution,) * 3, device="cuda")
+        velocity = DenseVelocity(flow, batched=True, clock=clock)
+    else:
+        noise = torch.randn(len(coords), 8, device="cuda")
+        velocity = SparseVelocity(flow, SparseTensor(noise, coords), batched=True, clock=clock)
+    guidance = Guidance.added(SAMPLER["cfg_strength"], tuple(SAMPLER["cfg_interval"]))
+    out = sample(
+        velocity,
+        noise,
+        [flow.contexts(tokens)],
+        times=times,
+        negative=flow.contexts(no_image(tokens)),
+        guidance=guidance,
+        on_step=lambda step: None,
+    )
+    if not out.isfinite().all():
+        raise ValueError("the sample is not finite: the random weights are too large")
+
+
+class Stages:
+    """Seconds of each stage of one image, and of the whole."""
+
+    def __init__(self, generator: Generator, settings: SamplerSettings, coords: Tensor) -> None:
+        self.generator, self.settings, self.coords = generator, settings, coords
+        self.seconds: dict[str, list[float]] = {}
+        self.picture = np.random.default_rng(1).integers(0, 256, (518, 518, 3), dtype=np.uint8)
+
+    def stage(self, name: str, run: Callable[[], Tensor]) -> Tensor:
+        start = time.perf_counter()
+        result = run()
+        torch.cuda.synchronize()
+        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+        return result
+
+    def run(self) -> None:
+        generator, noise = self.generator, torch.Generator().manual_seed(1)
+        start = time.perf_counter()
+        tokens = self.stage("look", lambda: generator.look([self.picture]))
+        self.stage("structure", lambda: generator.structure(tokens, noise, self.settings))
+        latent = self.stage(
+            "latent", lambda: generator.latent(tokens, self.coords, noise, self.settings)
+        )
+        mesh = self.stage("mesh", lambda: generator.mesh(latent))
+        self.seconds.setdefault("whole", []).append(time.perf_counter() - start)
+        self.size = f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces"
+
+
+def whole_row(release: Path, coords: Tensor, offload: bool, repeats: int) -> str:
+    """One row of the table: seconds of each stage, and peak memory."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    released = read_release(release)
+    place = torch.device("cuda")
+    start = time.perf_counter()
+    residency = Residency(place, offload=offload)
+    generator = load_generator(released, release / "dinov2", residency, chosen_dtype(place))
+    load = time.perf_counter() - start
+    stages = Stages(generator, released.structure_sampler, coords)
+    stages.run()
+    first = {name: took.pop() for name, took in stages.seconds.items()}
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(repeats):
+        stages.run()
+    peak, kept = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved()
+    cells = " | ".join(f"{median(took):.3f}" for took in stages.seconds.values())
+    name = "off-loaded" if offload else "resident"
+    print(f"{name}: loaded in {load:.1f} s, first run {first['whole']:.1f} s; {stages.size}")
+    return f"| {name} | {cells} | {peak / 1e9:.2f} | {kept / 1e9:.2f} |"
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--state-dicts", type=Path, required=True)
+    parser.add_argument("--mesh", type=Path, required=True, help="npz with vertices V and faces F")
+    parser.add_argument("--release", type=Path, help="where the random release is, or goes")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    release = options.release or Path(tempfile.mkdtemp()) / "release"
+    if not release.exists():
+        write_release(release, options.state_dicts)
+    coords = voxels_of(options.mesh).cuda()
+    place = torch.device("cuda")
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    rows = [whole_row(release, coords, off, options.repeats) for off in (False, True)]
+    print("\n| networks | look | structure | latent | mesh | whole, s | peak, GB | reserved, GB |")
+    print("|---|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+    torch.cuda.empty_cache()
+    residency = Residency(place)
+    released = read_release(release)
+    generator = load_generator(released, release / "dinov2", residency, torch.bfloat16)
+    networks, settings = generator.networks, released.structure_sampler
+    tokens = torch.randn(1, 1374, 1024, device="cuda")
+    coarse = len(pooling(SparseTensor(coords.float(), coords).sites, 2).coarse)
+    print(
+        "\n| flow | tokens | whole loop, s | TFLOP | TFLOP/s | nominal | blocks, ms | TFLOP/s | nominal |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, flow, count in (
+        ("structure", networks.structure_flow, 4096),
+        ("latent", networks.latent_flow, coarse),
+    ):
+        work = flow_work(count, tokens.shape[1], settings)
+        if isinstance(flow, SlatFlow):
+            guided = work["spared"] // (24 * block_work(count, count, 0, 1)["spared"])
+            work["done"] += (settings.steps + guided) * convolution_work(flow, coords)
+        voxels = coords if isinstance(flow, SlatFlow) else None
+        loop(flow, tokens, voxels)
+        took = seconds(lambda f=flow, v=voxels: loop(f, tokens, v), options.repeats)
+        stack, rate, nominal = stack_rate(flow, count, tokens.shape[1])
+        done, both = work["done"] / 1e12, (work["done"] + work["spared"]) / 1e12
+        print(
+            f"| {name} | {count} | {took:.3f} | {done:.0f} | {done / took:.0f} | {both / took:.0f} "
+            f"| {1e3 * stack:.2f} | {rate:.0f} | {nominal:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

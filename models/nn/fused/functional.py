@@ -1,0 +1,82 @@
+"""The fused steps: Triton's kernels where they can run, plain PyTorch elsewhere.
+
+It knows where each can run, and no kernel.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.nn.fused import reference
+from models.nn.fused.steps import Norm, Update
+
+if TYPE_CHECKING:
+    from models.nn.attention.segments import Segments
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+FIRST_WITH_BFLOAT16 = (8, 0)
+WIDEST = 4096
+"""Channels of a row that one program of the kernels holds."""
+
+
+def residual_norm(
+    x: Tensor,  # [N, C]
+    update: Update | None,
+    norm: Norm | None,
+    rows: Segments,  # of each item
+) -> tuple[Tensor, Tensor]:  # [N, C], [norm.rows, C]
+    """x with `update`, and its norm; without a norm twice the same. Rounded once each."""
+    if fusible(x) and x.shape[1] <= WIDEST:
+        from models.nn.fused import triton_norms
+
+        return triton_norms.residual_norm(x, update, norm, rows)
+    return reference.residual_norm(x, update, norm, rows)
+
+
+def qk_rms_norm(
+    qkv: Tensor,  # [N, 3, H, D]; may be overwritten
+    q_gamma: Tensor,  # fp32 [H, D]
+    k_gamma: Tensor,  # fp32 [H, D]
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, H, D] each
+    """x / |x| * gamma * sqrt(D) of queries and keys, head by head; values as they are."""
+    if fusible(qkv):
+        from models.nn.fused import triton_norms
+
+        return triton_norms.qk_rms_norm(qkv, q_gamma, k_gamma)
+    return reference.qk_rms_norm(qkv, q_gamma, k_gamma)
+
+
+def linear_gelu(
+    x: Tensor,  # [N, C]
+    weight: Tensor,  # [C', C]
+    bias: Tensor,  # [C']
+) -> Tensor:  # [N, C']
+    """gelu(x @ weight.T + bias), the tanh form: in the product's own last step on CUDA."""
+    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and not torch.is_grad_enabled():
+        return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+    return reference.linear_gelu(x, weight, bias)
+
+
+def fusible(x: Tensor) -> bool:
+    """Whether the kernels compute this: rows on a CUDA device, no gradient asked for."""
+    return (
+        x.is_cuda
+        and x.dtype in DTYPES
+        and x.is_contiguous()
+        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not torch.compiler.is_compiling()
+        and triton_runs(x.device, x.dtype)
+    )
+
+
+@cache
+def triton_runs(device: torch.device, dtype: torch.dtype) -> bool:
+    if find_spec("triton") is None:
+        return False
+    modern = torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16
+    return modern or dtype != torch.bfloat16
