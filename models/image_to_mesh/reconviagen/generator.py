@@ -115,6 +115,7 @@ class Generator:
                 times=rescaled_times(settings.steps, settings.rescale_t),
                 negative=flow.contexts(no_image(views)),
                 guidance=settings.guidance,
+                rows=place.layout,  # the spread that guidance brings back is the object's
                 on_step=on_step,
             )
         mean, std = (
