@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 EDGE = 8
 """Voxels along a block: three subdivisions of a latent voxel."""
 VOXELS = EDGE**3

@@ -106,7 +106,7 @@ def _with_neighbours(blocks: Blocks, elsewhere: Tensor) -> Iterator[tuple[Tensor
 
 
 def _row_grid(blocks: Blocks) -> Tensor:
-    """int32 [S + 2, S + 2, S + 2]: the row of the block at each place, -1 for none; a rim around."""
+    """int32 [S + 2]^3: the row of the block at each place, -1 for none; a rim around."""
     side = blocks.side + 2
     index = blocks.cells.new_full((side, side, side), -1)
     x, y, z = (blocks.cells.long() + 1).unbind(1)

@@ -15,6 +15,7 @@ from torch import nn
 from models.image_to_mesh.direct3d_s2.dense_vae import DenseVae
 from models.image_to_mesh.direct3d_s2.refiner import Refiner
 from models.image_to_mesh.direct3d_s2.sign_refiner import SignRefiner
+from models.image_to_mesh.direct3d_s2.sparse_dit import SparseDiT
 from models.image_to_mesh.direct3d_s2.sparse_vae import SparseVae
 from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
 from models.nn.backends import current_backends
@@ -24,6 +25,7 @@ CLASSES: Mapping[str, Callable[..., nn.Module]] = {
     "DenseShapeVAE": DenseVae,
     "DenseDiT": SparseStructureFlow,
     "SparseSDFVAE": SparseVae,
+    "SparseDiT": lambda **arguments: SparseDiT.from_config(arguments),
     "Voxel_RefinerXL": Refiner,
     "Voxel_RefinerXL_sign": SignRefiner,
 }
@@ -54,7 +56,7 @@ def _children(network: nn.Module) -> list[str]:
 
 
 def chosen_dtype(device: torch.device) -> torch.dtype:
-    """What `models.nn.backends` names; else fp16 on a GPU, as the networks were made, fp32 on a CPU.
+    """What `models.nn.backends` names; else fp16 on a GPU, as the networks were made, or fp32.
 
     Not bf16: fp16 weights lose three bits in it, and these networks have no layer in fp32 to mend.
     """

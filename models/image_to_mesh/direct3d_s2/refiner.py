@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.image_to_mesh.direct3d_s2.adaptive import adaptive_block, adaptive_kernel
-from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks, patch_starts
+from models.image_to_mesh.direct3d_s2.blocks import EDGE, patch_starts
 from models.image_to_mesh.direct3d_s2.sparse_decoder import Decoded
 from models.image_to_mesh.direct3d_s2.unet3d import UNet3d
 

@@ -63,7 +63,7 @@ class SignRefiner(nn.Module):
 
 
 def _pooled(sdf: Blocks, resolution: int) -> Tensor:
-    """[R, R, R]: eight voxels as one, divided by nine as the network was trained; OUTSIDE elsewhere."""
+    """[R, R, R]: eight voxels as one, their sum divided by nine as in training; else OUTSIDE."""
     parts = sdf.values.float().view(len(sdf), POOLED, 2, POOLED, 2, POOLED, 2)
     means = parts.sum(dim=(2, 4, 6)) / 9
     grid = sdf.values.new_full((sdf.side, sdf.side, sdf.side, *[POOLED] * 3), OUTSIDE)

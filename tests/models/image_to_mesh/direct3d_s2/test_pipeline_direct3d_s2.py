@@ -1,0 +1,150 @@
+"""The whole pipeline on the CPU, with tiny networks loaded from a release on disk."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from models.context import (
+    Cancelled,
+    InputFile,
+    InvalidInput,
+    LocalContext,
+    PipelineError,
+    PipelineResult,
+    Unavailable,
+)
+from models.image_to_mesh.direct3d_s2.generator import Generator
+from models.image_to_mesh.direct3d_s2.pipeline import Direct3DS2Pipeline, load, load_v1_0
+from models.image_to_mesh.direct3d_s2.release import RELEASES
+from models.image_to_mesh.options import Direct3DS2Options
+
+Run = Callable[..., PipelineResult]
+
+
+@pytest.fixture
+def run(egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path) -> Run:
+    def call(version: str = "1.1", **options: object) -> PipelineResult:
+        workdir = tmp_path / "work"
+        workdir.mkdir(exist_ok=True)
+        asked = Direct3DS2Options(faces=500, texture_size=1024, **options)
+        return Direct3DS2Pipeline(egg_generators[version])(LocalContext(workdir), [oval], asked)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("version", "resolution"), [("1.1", 512), ("1.1", 1024), ("1.0", 1024)], ids=str
+)
+def test_image_to_mesh(run: Run, version: str, resolution: int) -> None:
+    result = run(version, resolution=resolution)
+    report = result.report
+    assert json.loads(json.dumps(report)) == report
+    glb = result.artifacts[0].path.read_bytes()
+    mesh = trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh", process=False)
+    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=0.05)  # 500 faces
+    assert len(mesh.faces) == report["mesh"]["faces"] <= 520
+    assert report["release"] == version
+    assert (
+        ("tokens_1024" in report) == ("sparse_1024" in report["samplers"]) == (resolution == 1024)
+    )
+    assert report["views"][0]["camera"]["azimuth"] == 0
+    assert report["views"][0]["agreement"] > 0.9
+    assert (
+        0.3 < report["views"][0]["seen_share"] < 0.5
+    )  # of an egg one sees a little less than half
+    assert any("blend" in warning for warning in report["warnings"])
+
+
+def test_same_seed_same_bytes(run: Run) -> None:
+    first = run(resolution=512, seed=7).artifacts[0].path.read_bytes()
+    assert run(resolution=512, seed=7).artifacts[0].path.read_bytes() == first
+
+
+def test_options_override_the_release(run: Run) -> None:
+    report = run(resolution=1024, steps=1, dense_steps=2, guidance=0.0).report
+    assert report["samplers"] == {
+        "dense": {"steps": 2, "guidance": 0.0},
+        "sparse_512": {"steps": 1, "guidance": 0.0},
+        "sparse_1024": {"steps": 1, "guidance": 0.0},
+    }
+
+
+@pytest.mark.parametrize("stage", ["coarse", "latent_512", "latent_1024"])
+def test_cancelling_between_two_steps(
+    egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path, stage: str
+) -> None:
+    seen: list[tuple[str, float, str]] = []
+    context = LocalContext(
+        tmp_path,
+        on_progress=lambda *what: seen.append(what),
+        is_cancelled=lambda: any((name, text[:2]) == (stage, "1/") for name, _, text in seen),
+    )
+    with pytest.raises(Cancelled):
+        Direct3DS2Pipeline(egg_generators["1.1"])(context, [oval], Direct3DS2Options())
+    assert [text[:2] for name, _, text in seen if name == stage] == ["", "1/"]
+    assert seen[-1][0] == stage
+    fractions = [fraction for _, fraction, _ in seen]
+    assert fractions == sorted(fractions)
+
+
+def test_failure_leaves_no_tensor_in_the_error(
+    egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path
+) -> None:
+    """Frames of an error that somebody keeps, a log for instance, hold nothing any more."""
+    context = LocalContext(tmp_path, is_cancelled=lambda: True)
+    with pytest.raises(Cancelled) as caught:
+        Direct3DS2Pipeline(egg_generators["1.1"])(context, [oval], Direct3DS2Options())
+    frames = [frame.tb_frame for frame in _frames(caught.value)]
+    below = [frame for frame in frames if frame.f_code.co_name == "_run"]
+    assert len(below) == 1 and not below[0].f_locals
+
+
+def _frames(error: BaseException) -> list:
+    frames, here = [], error.__traceback__
+    while here is not None:
+        frames.append(here)
+        here = here.tb_next
+    return frames
+
+
+def test_a_single_image_is_taken(
+    egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="2 images were given"):
+        Direct3DS2Pipeline(egg_generators["1.1"])(
+            LocalContext(tmp_path), [oval, oval], Direct3DS2Options()
+        )
+
+
+def test_no_surface_is_said(
+    egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path
+) -> None:
+    class Nowhere(torch.nn.Module):
+        def forward(self, latent: torch.Tensor) -> torch.Tensor:
+            return torch.full((1, 1, 4, 4, 4), -9.0)
+
+    generator = egg_generators["1.1"]
+    empty = replace(generator, networks=replace(generator.networks, dense_vae=Nowhere()))
+    with pytest.raises(PipelineError) as caught:
+        Direct3DS2Pipeline(empty)(LocalContext(tmp_path), [oval], Direct3DS2Options())
+    assert caught.value.code == "structure_empty"
+
+
+@pytest.mark.parametrize(("loader", "version"), [(load, "1.1"), (load_v1_0, "1.0")])
+def test_without_weights_the_command_to_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loader: Callable[..., object], version: str
+) -> None:
+    monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(Unavailable) as missing:
+        loader("cpu")
+    assert f"meshpress models pull {RELEASES[version].entry}" in missing.value.next_step
