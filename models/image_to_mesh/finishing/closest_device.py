@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models.image_to_mesh.finishing.closest import REACH_SHARE, grid_of
 
-BLOCK = 128
+BLOCK, WARPS = 32, 1
+"""Points that search together: a warp of neighbours waits for none but its own."""
 
 
 def nearest(
@@ -89,6 +90,6 @@ def _launch(
     weights, square = torch.empty_like(points), torch.empty_like(points[:, 0])
     closest_triton.nearest[(-(-len(points) // BLOCK),)](
         points.contiguous(), normals.contiguous(), table, starts, items, side, *counts, bound,
-        len(points), face, weights, square, BLOCK=BLOCK,
+        len(points), face, weights, square, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip
     return face, weights, square

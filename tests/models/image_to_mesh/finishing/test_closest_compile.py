@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.image_to_mesh.finishing.closest_device import BLOCK
+from models.image_to_mesh.finishing.closest_device import BLOCK, WARPS
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
 TYPES = (
@@ -22,7 +22,7 @@ def test_search_fits_and_does_not_spill(version: str, capability: int, tmp_path:
         "kernel": "nearest",
         "types": dict(word.split(":") for word in TYPES.split()),
         "constants": {"BLOCK": BLOCK},
-        "warps": 4,
+        "warps": WARPS,
         "stages": 1,
     }
     (report,) = reports(version, capability, [case], tmp_path)
