@@ -49,7 +49,7 @@ def properties_of(entry: PipelineEntry, table: Table = PIPELINES) -> dict[str, S
 def _joined(one: Schema, other: Schema) -> Schema:
     joined = dict(one)
     if one.get("default") != other.get("default"):
-        del joined["default"]
+        joined.pop("default", None)
     if "enum" in one.get("items", {}):
         longer = max(one, other, key=lambda schema: len(schema["items"]["enum"]))
         choices = dict.fromkeys((*one["items"]["enum"], *other["items"]["enum"]))

@@ -81,7 +81,7 @@ class Runner:
         os._exit(0)  # the worker is gone; the main thread may be deep in native code
 
     def _warm_up(self) -> None:
-        """Load what needs nothing but the base install, so that the first job does not pay for imports.
+        """Load what needs the base install alone, so that the first job does not pay for imports.
 
         A pipeline that does not load is tried again when a job asks for it, and fails only that.
         """

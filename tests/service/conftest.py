@@ -125,6 +125,22 @@ def live_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServi
     stop(live)
 
 
+@pytest.fixture(scope="module")
+def start_for_module(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., LiveService]]:
+    """`start_for_module(models_dir="…")`: a service with settings of one's own, for a module."""
+    started: list[LiveService] = []
+
+    def begin(**settings: str) -> LiveService:
+        started.append(start(tmp_path_factory.mktemp("live") / "data", **settings))
+        return started[-1]
+
+    yield begin
+    for live in started:
+        stop(live)
+
+
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
     """`start_service(attempt_limit="2")`: a service of one's own; stopped after the test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,3 +107,79 @@ def test_weights_that_arrive_while_the_service_runs_are_used(api, models_dir) ->
 def test_no_pipeline_of_the_table_names_unknown_weights() -> None:
     for entry in PIPELINES:
         assert {found.name for found in find_entries(entry.weights)} >= set(entry.weights)
+
+
+# -- TRELLIS, which needs packages as well as weights ---------------------------------------------
+
+
+def refusal(api, **params: str):
+    params = {"pipeline": "trellis"} | params
+    headers = {"Content-Type": "image/png"}
+    answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE, headers=headers)
+    assert answer.status_code == 409 and api.queue.jobs == {}
+    return answer.json()
+
+
+def test_trellis_without_weights_names_the_command(api) -> None:
+    assert refusal(api)["command"] == COMMAND
+    assert refusal(api, formats="sog")["command"] == COMMAND
+    assert COMMAND in listed(api, "trellis")["commands"]
+
+
+def test_trellis_without_torch_names_the_command(api, models_dir, monkeypatch) -> None:
+    provide(models_dir)
+    assert listed(api, "trellis")["available"] is True
+    monkeypatch.setitem(sys.modules, "torch", None)  # as find_spec sees it: not there
+    problem = refusal(api)
+    assert problem["command"] == 'pip install "meshpress[torch]"'
+    assert "torch is not installed" in problem["detail"]
+    row = listed(api, "trellis")
+    assert row["available"] is False and "torch is not installed" in row["reason"]
+    assert api.client.post("/v1/jobs/mesh", content=PICTURE).status_code == 202
+
+
+def test_a_sog_is_refused_by_who_makes_none_and_by_auto_without_weights(api) -> None:
+    params = {"pipeline": "embedded", "formats": "sog"}
+    answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE)
+    assert answer.status_code == 422
+    assert "embedded makes none; pipeline=trellis" in answer.json()["detail"]
+    answer = api.client.post("/v1/jobs/mesh", params={"formats": "sog"}, content=PICTURE)
+    assert answer.status_code == 409
+    assert "formats=sog is for trellis" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"steps": "0"}, "allowed: a whole number from 1 to 100"),
+        ({"guidance": "much"}, "allowed: a number from 0 to 20"),
+        ({"azimuth": "90"}, "unknown option"),
+        ({"preset": "small"}, "only for splats; add one of sog"),
+        ({"formats": "glb,usdz"}, "each one of glb, obj, ply, stl, splat, sog"),
+        ({"formats": "sog", "target_psnr": "40", "target_bytes": "9"}, "exclude each other"),
+    ],
+)
+def test_options_that_cannot_be_are_explained(option, words, api) -> None:
+    params = {"pipeline": "trellis"} | option
+    answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_the_same_key_gets_the_same_job_when_another_would_be_chosen_now(
+    serve, models_dir, monkeypatch
+) -> None:
+    """Weights arrive between a request and its repetition: it is still the same request."""
+    api = serve(real_queue=True)
+
+    def send() -> dict:
+        headers = {"Idempotency-Key": "once", "Content-Type": "image/png"}
+        answer = api.client.post("/v1/jobs/mesh", content=PICTURE, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    first = send()
+    assert "not in" in first["steps"][0]["choice"]["passed_over"]["trellis"]
+    provide(models_dir)
+    again = send()
+    assert again["id"] == first["id"] and again["steps"] == first["steps"]

@@ -27,6 +27,7 @@ from models.splat_to_sog.readers import read
 from tests.models.image_to_mesh.trellis.tiny import COND, STEPS
 
 Run = Callable[..., PipelineResult]
+FACES = 2000
 
 
 def pipeline(models_folder: Path) -> TrellisPipeline:
@@ -52,36 +53,61 @@ def run(loaded: TrellisPipeline, tmp_path: Path) -> Run:
     def call(files: list[InputFile], **options: object) -> PipelineResult:
         workdir = tmp_path / "work"
         workdir.mkdir(exist_ok=True)
-        return loaded(LocalContext(workdir), files, TrellisOptions(**options))
+        small = {"faces": FACES, "texture_size": 1024} | options
+        return loaded(LocalContext(workdir), files, TrellisOptions(**small))
 
     return call
 
 
 def test_image_to_mesh_and_splat(run: Run, disc: InputFile) -> None:
     result = run([disc], formats=("glb", "splat"))
-    assert [a.name for a in result.artifacts] == ["mesh.glb", "splat.ply"]
+    assert [a.name for a in result.artifacts] == ["mesh.glb", "scene.splat.ply"]
     assert result.report["voxels"] > 0
     glb = result.artifacts[0].path.read_bytes()
     mesh = trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh", process=False)
-    assert len(mesh.faces) == result.report["faces"] > 0
-    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=1e-6)
-    assert b'"COLOR_0"' in glb
+    assert 0 < len(mesh.faces) == result.report["mesh"]["faces"] <= FACES
+    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=0.1)
+    assert mesh.visual.material.baseColorTexture.size == (1024, 1024)
+    assert mesh.visual.material.normalTexture is not None
     assert result.report["gaussians"] == 4 * result.report["voxels"]
+
+
+def test_every_format_in_the_order_asked_for(run: Run, disc: InputFile) -> None:
+    result = run([disc], formats=("stl", "splat", "obj", "stl", "ply"))
+    assert [a.name for a in result.artifacts] == [
+        "mesh.stl",
+        "scene.splat.ply",
+        "mesh.obj.zip",
+        "mesh.ply",
+    ]
+    assert all(a.path.stat().st_size > 0 for a in result.artifacts)
+
+
+def test_gaussians_alone_need_no_surface(run: Run, disc: InputFile) -> None:
+    report = run([disc], formats=("splat",)).report
+    assert "mesh" not in report and "surface" not in report["seconds"]
+
+
+def test_textures_and_geometry_as_asked_for(run: Run, disc: InputFile) -> None:
+    plain = run([disc], normal_map=False, texture_format="png").artifacts[0].path.read_bytes()
+    assert b'"normalTexture"' not in plain and b'"image/png"' in plain
+    packed = run([disc], compression="quantize").artifacts[0].path.read_bytes()
+    assert b"KHR_mesh_quantization" in packed
 
 
 def test_splat_is_read_as_a_scene(run: Run, disc: InputFile) -> None:
     """The next step of an image -> .sog job finds every Gaussian and no harmonics beyond 0."""
     result = run([disc], formats=("splat",))
     path = result.artifacts[0].path
-    splats = read(path, "splat.ply")
+    splats = read(path, path.name)
     assert len(splats.means) == result.report["gaussians"]
     assert np.isfinite(splats.means).all()
 
 
 def test_same_seed_same_bytes_another_seed_another_shape(run: Run, disc: InputFile) -> None:
-    first = run([disc], seed=7).artifacts[0].path.read_bytes()
-    assert run([disc], seed=7).artifacts[0].path.read_bytes() == first
-    assert run([disc], seed=8).artifacts[0].path.read_bytes() != first
+    first = run([disc], seed=7, formats=("splat",)).artifacts[0].path.read_bytes()
+    assert run([disc], seed=7, formats=("splat",)).artifacts[0].path.read_bytes() == first
+    assert run([disc], seed=8, formats=("splat",)).artifacts[0].path.read_bytes() != first
 
 
 @pytest.mark.parametrize("mixing", ["stochastic", "multidiffusion"])
@@ -93,16 +119,41 @@ def test_second_image_changes_the_result(
     mixing: str,
 ) -> None:
     bar = save(drawn(lambda x, y: (abs(x) < 0.8) & (abs(y) < 0.2)), "bar.png")
-    alone = run([disc], mixing=mixing).artifacts[0].path.read_bytes()
-    assert run([disc, bar], mixing=mixing).artifacts[0].path.read_bytes() != alone
+    options = {"mixing": mixing, "formats": ("splat",)}
+    alone = run([disc], **options).artifacts[0].path.read_bytes()
+    assert run([disc, bar], **options).artifacts[0].path.read_bytes() != alone
 
 
 def test_options_override_the_release(run: Run, disc: InputFile) -> None:
-    report = run([disc], structure_steps=2, latent_guidance=0.0).report
+    report = run([disc], structure_steps=2, latent_guidance=0.0, formats=("splat",)).report
     assert report["samplers"] == {
         "structure": {"steps": 2, "guidance": 5.0},
         "latent": {"steps": STEPS, "guidance": 0.0},
     }
+
+
+def test_steps_and_guidance_are_both_samplers_unless_one_says_otherwise(
+    run: Run, disc: InputFile
+) -> None:
+    report = run([disc], steps=2, guidance=1.5, latent_steps=1, formats=("splat",)).report
+    assert report["samplers"] == {
+        "structure": {"steps": 2, "guidance": 1.5},
+        "latent": {"steps": 1, "guidance": 1.5},
+    }
+
+
+def test_cancelled_while_it_is_finished(
+    loaded: TrellisPipeline, disc: InputFile, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    context = LocalContext(
+        tmp_path,
+        on_progress=lambda stage, *rest: seen.append(stage),
+        is_cancelled=lambda: seen[-1:] == ["simplify"],
+    )
+    with pytest.raises(Cancelled):
+        loaded(context, [disc], TrellisOptions(faces=FACES, texture_size=1024))
+    assert seen[-1] == "simplify" and not list(tmp_path.glob("mesh.*"))
 
 
 def test_progress_of_each_step_and_cancelling_between_two(
