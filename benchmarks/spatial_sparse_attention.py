@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from models.image_to_mesh.direct3d_s2.sparse_dit import TORSO, SparseDiT
 from models.nn.attention import Window, partition
+from models.nn.precision import to_half
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.spatial_sparse_attention import (
     SpatialSparseAttention,
@@ -209,6 +211,30 @@ def report(name: str, coords: Tensor) -> None:
     print({k: float(f"{v:.2g}") for k, v in layer.errors().items()}, flush=True)
 
 
+def network(coords: Tensor) -> None:
+    """A step of release 1.1's flow: 24 blocks, an image of 1,374 tokens, random weights."""
+    blocks, tokens = 24, 1374
+    flow = SparseDiT(
+        128, 16, CHANNELS, CHANNELS, 16, blocks, HEADS, GROUPS, SIZE, SIZE, TOPK, "v1", factor=0.5
+    )
+    flow = to_half(flow, torch.float16, TORSO).cuda().eval()
+    x = SparseTensor(torch.randn(len(coords), 16, device="cuda").half(), coords)
+    x, _ = in_block_order(x, SIZE)
+    times = torch.full((1,), 500.0, device="cuda")
+    contexts = flow.contexts(torch.randn(1, tokens, CHANNELS, device="cuda"))
+    flow(x, times, contexts)
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    ms = milliseconds(lambda: flow(x, times, contexts), 3)
+    extra = (torch.cuda.max_memory_allocated() - held) / 2**30 - 0.25  # what clears the cache
+    weights = 2 + 2 + 8 + (2 * GROUPS * WIDTH + 3) / CHANNELS  # matrices of C x C that rows meet
+    products = 2 * blocks * len(coords) * CHANNELS * (weights * CHANNELS + 2 * tokens) / 1e12
+    print(
+        f"a step of the flow: {ms:.0f} ms, {extra:.2f} GiB beside {held / 2**30:.2f}; "
+        f"{products:.0f} TFLOP besides sparse attention"
+    )
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -225,6 +251,7 @@ def main() -> None:
         torch.manual_seed(0)
         coords = surface(vertices, faces, options.grid, options.scale, options.near)
         report(path.stem, coords)
+        network(coords)
     if not options.mesh:
         report("shell of a sphere", sphere(options.grid))
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.gpu
 HEADS, GROUPS, WIDTH = 32, 2, 32
 WITHIN = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Absolute, of values up to 4: weights and results are rounded, to 11 bits or to 8."""
-CLOSE = 1e-5
+CLOSE = 1e-6
 """Scores nearer than this to the last one chosen may choose either way."""
 
 CASES = {  # compression block, topk
@@ -116,7 +116,7 @@ def test_branches(rng: np.random.Generator, case: str, dtype: torch.dtype) -> No
     seen, sums = fast.compressed_attention(a.q, a.few_k, a.few_v, a.blocks, tiles)
     chosen = fast.chosen_blocks(a.q, a.few_k, sums, a.blocks, topk, tiles)
     sure = a.told_apart()
-    assert sure.float().mean() > 0.99
+    assert sure.float().mean() > 0.95
     assert torch.equal(chosen[sure], among[sure])
     far = fast.selected_attention(a.q, a.k, a.v, chosen, a.blocks, tiles)
     near = fast.window_attention(a.q, a.k, a.v, a.windows, tiles)

@@ -150,11 +150,18 @@ def choose_blocks(
                 key = tl.load(at, mask=there, other=-1)
                 left += tl.load(from_line + key - first_key, mask=key >= 0, other=0.0)
             left = tl.where(there, left, -1.0)
-        taken = tl.zeros([SIZE], tl.int32)
-        for _ in range(TOPK):  # of equal scores the first; past the last block nothing
-            best = tl.min(tl.where(left == tl.max(left, 0), block, SIZE), 0)
-            taken = tl.where((block == best) & there, 1, taken)
-            left = tl.where(block == best, -2.0, left)
+        lower = left
+        bar = tl.max(left, 0)
+        for _ in range(TOPK - 1):  # down to the TOPK-th highest score, were they all different
+            lower = tl.where(lower < bar, lower, -2.0)
+            bar = tl.max(lower, 0)
+        taken = (left >= tl.maximum(bar, 0.0)).to(tl.int32)
+        if tl.sum(taken, 0) > TOPK:  # some are equal: one by one, of equal ones the first
+            taken = tl.zeros([SIZE], tl.int32)
+            for _ in range(TOPK):
+                best = tl.min(tl.where(left == tl.max(left, 0), block, SIZE), 0)
+                taken = tl.where((block == best) & there, 1, taken)
+                left = tl.where(block == best, -2.0, left)
         to = chosen + (row.to(tl.int64) * GROUPS + group) * TOPK
         tl.store(to + tl.cumsum(taken, 0) - 1, first_block + block, mask=taken != 0)
         behind = (block >= tl.sum(taken, 0)) & (block < TOPK)

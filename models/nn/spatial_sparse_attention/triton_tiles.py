@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCRATCH_BYTES = 64 << 20
+SCRATCH_BYTES = 128 << 20
 """For scores of some queries and all blocks, at once: they are read again while in L2."""
 
 
@@ -38,9 +38,9 @@ class Tiles:
 
 
 _TILES = {
-    90: Tiles(Tile(128, 64, 4, 3), Tile(128, 64, 4, 3), Tile(128, 128, 8, 2), Tile(16, 64, 1, 3)),
-    80: Tiles(Tile(128, 64, 4, 3), Tile(128, 64, 4, 3), Tile(64, 64, 4, 2), Tile(16, 64, 1, 3)),
-    75: Tiles(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 64, 1, 2)),
+    90: Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3)),
+    80: Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3)),
+    75: Tiles(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 2)),
 }
 
 
