@@ -6,30 +6,31 @@ longest edge along the first axis: what is left is a distance in two dimensions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class Triangles:
-    """Frames of F triangles. A triangle without area is the segment or the point it looks like."""
+    """Frames of F triangles. One without area is the segment or the point it looks like.
 
-    def __init__(self, vertices: Tensor, faces: Tensor) -> None:  # [V, 3], int [F, 3]
-        corners = vertices.double()[faces.long()]
-        sides = corners.roll(-1, 1) - corners  # from corner k to k + 1
-        longest = sides.norm(dim=2).argmax(dim=1)
-        turn = (longest[:, None] + torch.arange(3, device=longest.device)) % 3
-        a, b, c = corners.gather(1, turn[..., None].expand(-1, -1, 3)).unbind(1)
-        u = _unit(b - a, like=c - a)
-        normal = _unit(torch.linalg.cross(b - a, c - a), like=_any_across(u))
-        normal = _unit(normal - (normal * u).sum(1, keepdim=True) * u, like=_any_across(u))
-        v = torch.linalg.cross(normal, u)
-        dtype = vertices.dtype
-        self.origin = a.to(dtype)  # [F, 3]
-        self.axes = torch.stack((u, v, normal), dim=1).to(dtype)  # [F, 3, 3] rows: along, in, out
-        length, x, y = (((q - a) * w).sum(1) for q, w in ((b, u), (c, u), (c, v)))
-        self.shape = torch.stack((length, x, y), dim=1).to(
-            dtype
-        )  # corners (0, 0) (length, 0) (x, y)
+    origin: [F, 3]    a corner, where the longest edge begins
+    axes:   [F, 3, 3] rows: along the longest edge, into the triangle, out of its plane
+    shape:  [F, 3]    (l, x, y): in the plane its corners are (0, 0), (l, 0) and (x, y), y >= 0
+    lowest, highest: [F, 3] its box
+    """
+
+    origin: Tensor
+    axes: Tensor
+    shape: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def float(self) -> Triangles:
+        """In single precision."""
+        return Triangles(*(getattr(self, name).float() for name in self.__dataclass_fields__))
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -42,12 +43,30 @@ class Triangles:
         bx, by = x - length, y
         ex = cx - length
         # Beyond an edge a point lies to its right; walking around, the inside is to the left.
-        beyond = (y < 0) | (ex * by < cy * bx) | (cx * y > cy * x)
+        beyond = (y < 0) | (cy <= 0) | (ex * by < cy * bx) | (cx * y > cy * x)
         to_edge = torch.minimum(
             (x - x.clamp(min=0).minimum(length)) ** 2 + y * y,
             torch.minimum(_to_segment(bx, by, ex, cy), _to_segment(x, y, cx, cy)),
         )
         return torch.where(beyond, to_edge, 0).add_(z * z).sqrt_()
+
+
+def triangles_of(vertices: Tensor, faces: Tensor) -> Triangles:  # [V, 3] fp64, int64 [F, 3]
+    corners = vertices[faces]
+    sides = corners.roll(-1, 1) - corners  # from corner k to k + 1
+    longest = sides.norm(dim=2).argmax(dim=1)
+    turn = (longest[:, None] + torch.arange(3, device=longest.device)) % 3
+    a, b, c = corners.gather(1, turn[..., None].expand(-1, -1, 3)).unbind(1)
+    along = _unit(b - a, like=c - a)
+    normal = _unit(torch.linalg.cross(b - a, c - a), like=_any_across(along))
+    # A needle's normal is all rounding: across its long edge it must be exactly.
+    normal = normal - (normal * along).sum(1, keepdim=True) * along
+    normal = _unit(normal, like=_any_across(along))
+    inward = torch.linalg.cross(normal, along)
+    axes = torch.stack((along, inward, normal), dim=1)
+    length, x, y = (((q - a) * w).sum(1) for q, w in ((b, along), (c, along), (c, inward)))
+    shape = torch.stack((length, x, y), dim=1)
+    return Triangles(a, axes, shape, corners.amin(1), corners.amax(1))
 
 
 def _to_segment(x: Tensor, y: Tensor, ex: Tensor, ey: Tensor) -> Tensor:

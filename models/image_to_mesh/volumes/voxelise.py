@@ -1,25 +1,28 @@
 """The voxels near a mesh and how far each is from it: an unsigned distance field in a band.
 
-Descends from coarse blocks of voxels to single ones and keeps, for each block, the triangles that
-can still be the nearest of some voxel in it: exact, without a grid, and one code for every device.
-Knows nothing of networks; what a token covers is for its caller to say.
+Exact, and without a grid. On a GPU it descends from coarse blocks of voxels to single ones and
+keeps, for each block, the triangles that can still be the nearest of some voxel in it; on the CPU
+compiled loops fill one block after another. Knows nothing of networks; what a token covers is for
+its caller to say.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from models.image_to_mesh.volumes.triangle_distance import Triangles
+from models.image_to_mesh.volumes.triangle_distance import Triangles, triangles_of
 from models.image_to_mesh.volumes.voxel_index import ROOM, key_of
 
 COARSEST = 64
-"""Voxels along the blocks where the descent begins."""
-AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
-"""Pairs of block and triangle measured together: what fits a cache, or fills a GPU (1 GB)."""
+"""Voxels along the blocks where the descent begins, and which the CPU fills."""
+AT_ONCE = 1 << 22
+"""Pairs of block and triangle measured together: they fill a GPU, and take a GB of its memory."""
 SLACK = 2e-3
 """Voxels by which a bound may be off: rounding of fp32 at 1,000 voxels from the origin."""
 
@@ -55,17 +58,55 @@ def voxelise(
         raise ValueError(f"resolution {resolution} and band {band} must be positive.")
     if not bool(torch.isfinite(vertices).all()):
         raise ValueError("A vertex is not finite.")
-    vertices = vertices.float()
-    triangles = Triangles(vertices, faces)
-    at_once = AT_ONCE.get(vertices.device.type, AT_ONCE["cuda"])
+    vertices, faces = vertices.float(), faces.long()
+    triangles = triangles_of(vertices.double(), faces)
+    coarse = _coarse(vertices[faces], resolution, band)
+    near = _filled if vertices.device.type == "cpu" else _descended
+    found = near(coarse, triangles, resolution, band)
+    if not found:
+        return Band(vertices.new_empty(0, 3).int(), vertices.new_empty(0))
+    coords = torch.cat([part[0] for part in found])
+    order = key_of(coords).argsort()
+    return Band(coords[order].int(), torch.cat([part[1] for part in found])[order])
+
+
+def _filled(
+    coarse: _Pairs, triangles: Triangles, resolution: int, band: float
+) -> list[tuple[Tensor, Tensor]]:
+    """Voxels and distances of each block, a block to a thread; on the CPU."""
+    from models.compiled import usable_cores
+    from models.image_to_mesh.volumes.voxelise_compiled import gather, nearest_in_block
+
+    order = coarse.block.argsort(stable=True)
+    owned = coarse.triangle[order].split(torch.bincount(coarse.block).tolist())
+    table = torch.cat((triangles.origin, triangles.axes.flatten(1), triangles.shape), dim=1).numpy()
+    boxes = torch.cat((triangles.lowest, triangles.highest), dim=1).numpy()
+
+    def fill(corner: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        extent = (resolution - corner).clamp(max=coarse.edge).tolist()
+        best = np.full(extent, band * band, np.float32)
+        count = nearest_in_block(table, boxes, own.numpy(), corner.numpy(), band, best)
+        coords, distances = np.empty((count, 3), np.int32), np.empty(count, np.float32)
+        gather(best, band, corner.numpy(), coords, distances)
+        return torch.from_numpy(coords), torch.from_numpy(distances)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(fill, coarse.corners, owned))
+
+
+def _descended(
+    coarse: _Pairs, triangles: Triangles, resolution: int, band: float
+) -> list[tuple[Tensor, Tensor]]:
+    """The same by halving blocks, on any device."""
+    triangles = triangles.float()
     found: list[tuple[Tensor, Tensor]] = []
-    todo = [_coarse(vertices[faces.long()], resolution, band)]
+    todo = [coarse]
     while todo:
         pairs = todo.pop()
-        if len(pairs.triangle) > at_once and len(pairs.corners) > 1:
+        if len(pairs.triangle) > AT_ONCE and len(pairs.corners) > 1:
             todo += _halves(pairs)
             continue
-        far = _measure(pairs, triangles, at_once)
+        far = _measure(pairs, triangles)
         nearest = far.new_full((len(pairs.corners),), math.inf)
         nearest.scatter_reduce_(0, pairs.block, far, "amin")
         if pairs.edge == 1:
@@ -77,15 +118,7 @@ def voxelise(
         keep = (far < band + reach) & (far <= nearest[pairs.block] + 2 * reach)
         if bool(keep.any()):
             todo.append(_children(pairs, keep, resolution))
-    return _sorted(found, vertices)
-
-
-def _sorted(found: list[tuple[Tensor, Tensor]], like: Tensor) -> Band:
-    if not found:
-        return Band(like.new_empty(0, 3).int(), like.new_empty(0))
-    coords = torch.cat([part[0] for part in found])
-    order = key_of(coords).argsort()
-    return Band(coords[order].int(), torch.cat([part[1] for part in found])[order])
+    return found
 
 
 def _coarse(corners: Tensor, resolution: int, band: float) -> _Pairs:  # [F, 3, 3]
@@ -121,18 +154,21 @@ def _halves(pairs: _Pairs) -> list[_Pairs]:
     ]
 
 
-def _measure(pairs: _Pairs, triangles: Triangles, at_once: int) -> Tensor:  # -> fp32 [P]
+def _measure(pairs: _Pairs, triangles: Triangles) -> Tensor:  # -> fp32 [P]
     """From the middle of each pair's block to its triangle."""
     middles = pairs.corners + (pairs.edge - 1) / 2
-    parts = zip(pairs.block.split(at_once), pairs.triangle.split(at_once), strict=True)
+    parts = zip(pairs.block.split(AT_ONCE), pairs.triangle.split(AT_ONCE), strict=True)
     return torch.cat([triangles.distance(middles[block], triangle) for block, triangle in parts])
 
 
 def _children(pairs: _Pairs, keep: Tensor, resolution: int) -> _Pairs:
     """The eight halves of each block that has pairs left, inside the grid, with its pairs."""
     half = pairs.edge // 2
-    used, block = pairs.block[keep].unique(return_inverse=True)
-    device = used.device
+    device = keep.device
+    wanted = torch.zeros(len(pairs.corners), dtype=torch.bool, device=device)
+    wanted[pairs.block[keep]] = True
+    used = wanted.nonzero().flatten()
+    block = (wanted.cumsum(0) - 1)[pairs.block[keep]]
     steps = torch.tensor([(x, y, z) for x in (0, half) for y in (0, half) for z in (0, half)])
     corners = pairs.corners[used][:, None] + steps.to(device)
     inside = (corners < resolution).all(dim=2).flatten()
