@@ -50,6 +50,10 @@ def _joined(one: Schema, other: Schema) -> Schema:
     joined = dict(one)
     if one.get("default") != other.get("default"):
         joined.pop("default", None)
+    if "enum" in one and "enum" in other:
+        joined["enum"] = list(dict.fromkeys((*one["enum"], *other["enum"])))
+        texts = dict.fromkeys((one.get("description", ""), other.get("description", "")))
+        joined["description"] = " Or: ".join(texts)
     if "enum" in one.get("items", {}):
         longer = max(one, other, key=lambda schema: len(schema["items"]["enum"]))
         choices = dict.fromkeys((*one["items"]["enum"], *other["items"]["enum"]))

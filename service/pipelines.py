@@ -12,7 +12,12 @@ from importlib.util import find_spec
 
 from pydantic import BaseModel
 
-from models.image_to_mesh.options import EmbeddedOptions, TrellisOptions
+from models.image_to_mesh.options import (
+    Direct3DS2Options,
+    EmbeddedOptions,
+    ReconViaGenOptions,
+    TrellisOptions,
+)
 from models.splat_to_sog.pipeline_options import SplatOptions
 from models.weights.catalogue import CATALOGUE, WeightEntry
 from models.weights.store import Missing, missing
@@ -132,11 +137,45 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         media_types=IMAGES,
         artifacts=(*MESHES, "scene.splat.ply"),
         splats="scene.splat.ply",
-        needs=("An NVIDIA GPU with 8 GiB; on a CPU a picture takes many minutes.",),
+        needs=("An NVIDIA GPU with 8 GB; on a CPU it takes many minutes.",),
         packages=("torch", "safetensors"),
         extra="torch",
         weights=("trellis-image-large", "dinov2-large-registers"),
         memory_bytes=7 * GIB,  # a card of 8 GB shows a little less than 8 GiB
+    ),
+    PipelineEntry(
+        name="reconviagen",
+        task="mesh",
+        summary="ReconViaGen: photos from all around, their cameras unknown, to a textured mesh, "
+        "Gaussians, or both; the cameras are in the report.",
+        loader="models.image_to_mesh.reconviagen.pipeline:load",
+        options=ReconViaGenOptions,
+        inputs=(1, 16),
+        media_types=IMAGES,
+        artifacts=(*MESHES, "scene.splat.ply"),
+        splats="scene.splat.ply",
+        needs=("An NVIDIA GPU with 16 GB; on a CPU it takes many minutes.",),
+        packages=("torch", "safetensors"),
+        extra="torch",
+        weights=("reconviagen-v0-2", "vggt-object-v0-1", "dinov2-large-registers"),
+        memory_bytes=15 * GIB,
+        best_with=(2, 16),
+    ),
+    PipelineEntry(
+        name="direct3d_s2",
+        task="mesh",
+        summary="Direct3D-S2: one image to a shape as fine as 1024 voxels along an edge, coloured "
+        "by what the image shows.",
+        loader="models.image_to_mesh.direct3d_s2.pipeline:load",
+        options=Direct3DS2Options,
+        inputs=(1, 1),
+        media_types=IMAGES,
+        artifacts=MESHES,
+        needs=("An NVIDIA GPU with 20 GB; on a CPU it takes many minutes.",),
+        packages=("torch", "safetensors"),
+        extra="torch",
+        weights=("direct3d-s2-v1-1", "dinov2-large-registers"),
+        memory_bytes=19 * GIB,
     ),
     PipelineEntry(
         name="sog",

@@ -158,7 +158,8 @@ def _accept(entries: Sequence[WeightEntry], given: Sequence[str], *, ask: bool) 
     """
     from models.context import Unavailable
     from models.weights import licences
-    from models.weights.refuse import refuse_licence, refuse_pickles
+    from models.weights.pickles import check_converter
+    from models.weights.refuse import refuse_licence
 
     folder = _folder()
     said = licences.accepted(folder) | {word.lower() for word in given}
@@ -172,7 +173,7 @@ def _accept(entries: Sequence[WeightEntry], given: Sequence[str], *, ask: bool) 
     for entry in entries:
         try:
             refuse_licence(entry, said)
-            refuse_pickles(entry)
+            check_converter(entry)
         except Unavailable as error:
             raise Refused(f"{error.message} {error.next_step}") from None
     licences.accept(folder, bound)
@@ -248,7 +249,7 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 
     size = in_units(facts["known_bytes"]) if facts["known_bytes"] else "asked at the pull"
     needed = ", ".join(facts["pipelines"]) + (" (optional)" if facts["optional"] else "")
-    state = facts["path"] or ("pickles only" if facts["pickled"] else "not here")
+    state = facts["path"] or ("published as pickles" if facts["pickled"] else "not here")
     return facts["name"], facts["licence"], size, needed, state
 
 
