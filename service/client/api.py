@@ -33,6 +33,15 @@ SPLAT_FORMATS = {
     ".spz": "spz",
 }
 """Ending of a file -> the service's name of its format; longer endings first."""
+MESH_FORMATS = {
+    ".glb": "glb",
+    ".obj.zip": "obj",
+    ".splat.ply": "splat",
+    ".stl": "stl",
+    **{ending: form for ending, form in SPLAT_FORMATS.items() if form != "ply"},
+    ".ply": "ply",
+}
+"""The same of what comes from images, where a .ply is a mesh."""
 
 
 class Client:
@@ -79,25 +88,22 @@ class Client:
     # -- one call from file to file --------------------------------------------------------
 
     def mesh(self, images: FilePath | Sequence[FilePath], out: FilePath, **options: Any) -> Job:
-        """Image(s) of one object to a mesh at `out` (.glb, .ply, .stl); returns the ended job.
+        """Image(s) of one object to `out`: a mesh (.glb, .obj.zip, .ply, .stl), or what networks
+        that make Gaussians give (.splat.ply, .sog, .loose.zip, .lod.zip, .compressed.ply, .spz);
+        returns the ended job.
 
         `out` is replaced if it exists, in one step and only by a whole, verified file.
         """
-        suffix = Path(out).suffix.lstrip(".").lower()
-        if suffix not in ("glb", "ply", "stl"):
-            raise ValueError(f"out is {str(out)!r}; it must end in .glb, .ply or .stl.")
-        job = self.submit_mesh(images, **{"formats": [suffix]} | options).wait()
+        form = _format(out, MESH_FORMATS)
+        job = self.submit_mesh(images, **{"formats": [form]} | options).wait()
         job.download(out)
         return job
 
     def splat(self, files: FilePath | Sequence[FilePath], out: FilePath, **options: Any) -> Job:
         """A Gaussian splat, or several as one scene, to `out` (.sog, .loose.zip, .lod.zip, .ply,
         .compressed.ply, .spz); returns the ended job."""
-        name = Path(out).name.lower()
-        fitting = [form for suffix, form in SPLAT_FORMATS.items() if name.endswith(suffix)]
-        if not fitting:
-            raise ValueError(f"out is {str(out)!r}; it must end in {', '.join(SPLAT_FORMATS)}.")
-        job = self.submit_splat(files, **{"formats": fitting[:1]} | options).wait()
+        form = _format(out, SPLAT_FORMATS)
+        job = self.submit_splat(files, **{"formats": [form]} | options).wait()
         job.download(out)
         return job
 
@@ -251,6 +257,15 @@ class Client:
 def _paths(files: FilePath | Sequence[FilePath]) -> list[Path]:
     several = [files] if isinstance(files, (str, os.PathLike)) else files
     return [Path(file) for file in several]
+
+
+def _format(out: FilePath, endings: Mapping[str, str]) -> str:
+    """Raises ValueError naming what there is."""
+    name = Path(out).name.lower()
+    for ending, form in endings.items():
+        if name.endswith(ending):
+            return form
+    raise ValueError(f"out is {str(out)!r}; it must end in {', '.join(endings)}.")
 
 
 def _url(job_id: str, *rest: str) -> str:
