@@ -25,7 +25,7 @@ class WeightFile:
     name:        its path in the repository and in our folder: .safetensors or .json
     size_bytes:  None where it is not known before the hub is asked
     sha256:      of its content; empty where not known
-    pickled_as:  the pickle that was published in its place; `pull` refuses it
+    pickled_as:  the pickle that was published in its place; `pull` makes this file of it
     """
 
     name: str
@@ -86,6 +86,8 @@ VGGT = Licence(
     "vggt",
 )
 
+DIRECT3D_S2 = ("model_dense", "model_sparse_512", "model_sparse_1024", "model_refiner")
+
 CATALOGUE: tuple[WeightEntry, ...] = (
     WeightEntry(
         name="trellis-image-large",
@@ -145,7 +147,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
                 sha256="edccedab2c4e164e80833096de89a32a6e8d7365870499a066a61dbc8894b42b",
             ),
         ),
-        pipelines=("trellis", "reconviagen", "direct3d_s2"),
+        pipelines=("trellis", "reconviagen", "direct3d_s2", "direct3d_s2_v1_0"),
     ),
     WeightEntry(
         name="birefnet",
@@ -161,7 +163,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
                 "9ab37426bf4de0567af6b5d21b16151357149139362e6e8992021b8ce356a154",
             ),
         ),
-        pipelines=("embedded", "trellis", "reconviagen", "direct3d_s2"),
+        pipelines=("embedded", "trellis", "reconviagen", "direct3d_s2", "direct3d_s2_v1_0"),
         optional=True,
     ),
     # The code of ReconViaGen is MIT. Its networks are conditioned on, and trained with, features of
@@ -203,25 +205,38 @@ CATALOGUE: tuple[WeightEntry, ...] = (
         files=(WeightFile("model.safetensors"),),
         pipelines=("reconviagen",),
     ),
-    WeightEntry(
-        name="direct3d-s2-v1-1",
-        summary="Direct3D-S2 v1.1: geometry at 512 and 1024; published as pickles only.",
-        repo="wushuang98/Direct3D-S2",
-        revision="8b04a8eddb7a56a0f4e89fe5f5b840c7d5610c00",
-        licence=Licence(MIT, "https://huggingface.co/wushuang98/Direct3D-S2", True),
-        files=tuple(
-            WeightFile(
-                f"direct3d-s2-v-1-1/{stem}.safetensors", pickled_as=f"direct3d-s2-v-1-1/{stem}.ckpt"
-            )
-            for stem in (
-                "model_dense",
-                "model_sparse_512",
-                "model_sparse_1024",
-                "model_refiner",
-                "model_refiner_1024",
-            )
-        ),
-        pipelines=("direct3d_s2",),
+    *(
+        WeightEntry(
+            name=f"direct3d-s2-v{version}",
+            summary=summary,
+            repo="wushuang98/Direct3D-S2",
+            revision="8b04a8eddb7a56a0f4e89fe5f5b840c7d5610c00",
+            licence=Licence(MIT, "https://huggingface.co/wushuang98/Direct3D-S2", True),
+            files=tuple(
+                WeightFile(
+                    f"direct3d-s2-v-{version}/{stem}.safetensors",
+                    pickled_as=f"direct3d-s2-v-{version}/{stem}.ckpt",
+                )
+                for stem in stems
+            ),
+            pipelines=(pipeline,),
+        )
+        for version, pipeline, summary, stems in (
+            (
+                "1-1",
+                "direct3d_s2",
+                "Direct3D-S2 v1.1: one image to geometry at 512 and 1024; 2.5 G parameters.",
+                (*DIRECT3D_S2, "model_refiner_1024"),
+            ),
+            # No public record says whether v1.0 has a refiner for 1024; it is used where it lies
+            # beside the others.
+            (
+                "1-0",
+                "direct3d_s2_v1_0",
+                "Direct3D-S2 v1.0: the earlier attention, slower than v1.1.",
+                DIRECT3D_S2,
+            ),
+        )
     ),
 )
 

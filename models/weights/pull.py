@@ -21,7 +21,8 @@ from models.context import Unavailable
 from models.weights.catalogue import WeightEntry, WeightFile
 from models.weights.faults import disk_full
 from models.weights.hub import Hub, RemoteFile
-from models.weights.refuse import refuse_licence, refuse_pickles
+from models.weights.pickles import check_converter, convert, published
+from models.weights.refuse import refuse_licence
 from models.weights.store import LOCK_NAME, Lock, LockedFile, find, places
 from models.weights.transfer import FILES_AT_ONCE, OnProgress, fetch_all, size_arrived
 from models.weights.units import in_units
@@ -59,7 +60,7 @@ def pull(
     Raises Unavailable, with a code and a next step for each thing that can go wrong.
     """
     # 1. What must not be fetched, before anything is asked.
-    refuse_pickles(entry)
+    check_converter(entry)
     refuse_licence(entry, accepted_licences)
     place = folder / entry.name
 
@@ -70,18 +71,25 @@ def pull(
 
         # 3. What the hub has, and whether it is what the catalogue means.
         on_progress("asking the hub", 0.0, hub.endpoint)
-        remotes = _ask(entry, hub, accepted_licences)
+        offered = published(entry)
+        remotes = _ask(offered, hub, accepted_licences)
 
         # 4. What of it is here already, and whether there is room for the rest.
         on_progress("checking what is here", 0.0, "")
         sources = (work, *places(entry, folder))
         wanted = [remote for remote in remotes if not _reuse(remote, sources, work)]
-        _check_space(entry, wanted, work, free_bytes)
+        _check_space(entry, remotes, wanted, work, free_bytes)
 
         # 5. The rest: several files at once, each checked when it is whole.
-        fetched = fetch_all(entry, wanted, work, hub, on_progress)
+        fetched = fetch_all(offered, wanted, work, hub, on_progress)
 
-        # 6. The record, then the place.
+        # 6. What was published as a pickle becomes safetensors.
+        for file in entry.files:
+            if file.pickled_as:
+                on_progress("converting", 1.0, file.pickled_as)
+                convert(work / file.pickled_as, work / file.name)
+
+        # 7. The record, then the place.
         on_progress("publishing", 1.0, "")
         _write_lock(entry, remotes, work)
         _publish(entry, work, place)
@@ -171,14 +179,18 @@ def _link(path: Path, target: Path) -> None:
 
 def _check_space(
     entry: WeightEntry,
+    remotes: Sequence[RemoteFile],
     wanted: Sequence[RemoteFile],
     work: Path,
     free_bytes: Callable[[Path], int],
 ) -> None:
+    """For what is to come, and once more for each pickle: what is made of it is as large."""
+    pickles = {file.pickled_as for file in entry.files}
     arrived = sum(size_arrived(work, remote) for remote in wanted)
     needed = sum(remote.size_bytes for remote in wanted) - arrived
+    needed += sum(remote.size_bytes for remote in remotes if remote.name in pickles)
     free = free_bytes(work)
-    if wanted and free < needed + SPARE_BYTES:
+    if needed and free < needed + SPARE_BYTES:
         raise Unavailable(
             f"{entry.name} needs {in_units(needed + SPARE_BYTES)} in {work}; {in_units(free)} are "
             "free.",
@@ -187,14 +199,15 @@ def _check_space(
         )
 
 
-# -- 6. the record and the place ------------------------------------------------------------------
+# -- 7. the record and the place ------------------------------------------------------------------
 
 
 def _write_lock(entry: WeightEntry, remotes: Sequence[RemoteFile], work: Path) -> None:
     files = {}
-    for remote in remotes:
-        sha256 = remote.etag if len(remote.etag) == SHA256_DIGITS else sha256_of(work / remote.name)
-        files[remote.name] = LockedFile(remote.size_bytes, sha256)
+    for file, remote in zip(entry.files, remotes, strict=True):
+        path, known = work / file.name, len(remote.etag) == SHA256_DIGITS and not file.pickled_as
+        sha256 = remote.etag if known else sha256_of(path)
+        files[file.name] = LockedFile(path.stat().st_size, sha256)
     lock = Lock(entry.repo, remotes[0].commit, entry.licence.name, files)
     with (work / LOCK_NAME).open("w", encoding="utf-8") as file:
         file.write(lock.to_json())

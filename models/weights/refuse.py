@@ -1,4 +1,4 @@
-"""What is not fetched, whatever the hub offers: pickles, and licences nobody has accepted.
+"""What is not fetched, whatever the hub offers: what is under a licence nobody has accepted.
 
 Knows the catalogue alone, so it can say no before anything is asked.
 """
@@ -9,17 +9,6 @@ from collections.abc import Collection
 
 from models.context import Unavailable
 from models.weights.catalogue import WeightEntry
-
-
-def refuse_pickles(entry: WeightEntry) -> None:
-    """Raises Unavailable: loading a pickle runs whatever code is in it."""
-    if pickles := [file.pickled_as for file in entry.files if file.pickled_as]:
-        raise Unavailable(
-            f"{entry.name} is published as pickles only: {', '.join(pickles)}. Loading a pickle "
-            "runs the code in it; meshpress takes safetensors.",
-            code="weights_pickled",
-            next_step="Convert the files once, where they can do no harm: docs/models.md says how.",
-        )
 
 
 def refuse_licence(entry: WeightEntry, accepted: Collection[str]) -> None:

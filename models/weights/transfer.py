@@ -133,7 +133,7 @@ def _format_fault(path: Path, name: str) -> str:
     try:
         if name.endswith(".safetensors"):
             safetensors.check(path)
-        else:
+        elif name.endswith(".json"):
             json.loads(path.read_bytes())
     except safetensors.NotSafetensors as error:
         return f"it is not in safetensors' format, {error}"

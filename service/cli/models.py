@@ -249,7 +249,7 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 
     size = in_units(facts["known_bytes"]) if facts["known_bytes"] else "asked at the pull"
     needed = ", ".join(facts["pipelines"]) + (" (optional)" if facts["optional"] else "")
-    state = facts["path"] or ("published as pickles" if facts["pickled"] else "not here")
+    state = facts["path"] or "not here"
     return facts["name"], facts["licence"], size, needed, state
 
 

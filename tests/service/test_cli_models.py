@@ -67,7 +67,7 @@ def test_the_list_names_licence_size_and_state(told, folder) -> None:
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[0] for row in rows] == [entry.name for entry in CATALOGUE]
     assert rows[0][1:] == ["MIT", "2.8 GB", "trellis", "not here"]
-    assert rows[-1][-1] == "pickles only"
+    assert rows[-1][-1] == "not here"
     assert str(folder) in err
     facts = json.loads(told("list", "--json")[1])
     assert facts["folder"] == str(folder)
@@ -156,14 +156,18 @@ def on_a_terminal(words: list[str], typed: bytes) -> tuple[int, str]:
     return process.wait(60), shown.decode()
 
 
-def test_pickles_end_with_code_2_and_the_page_that_helps(told, hub) -> None:
+def test_pickles_without_torch_end_with_code_2_and_the_page_that_helps(
+    told, hub, monkeypatch
+) -> None:
+    monkeypatch.setattr("models.weights.pickles.PACKAGES", ("no_such_package",))
     code, _, err = told("pull", "direct3d-s2-v1-1")
     assert code == 2
-    assert "published as pickles only" in err and "docs/models.md" in err
+    assert "published as pickles" in err and "docs/models.md" in err
     assert not hub.requests
 
 
-def test_nothing_is_fetched_when_one_of_several_is_refused(told, hub) -> None:
+def test_nothing_is_fetched_when_one_of_several_is_refused(told, hub, monkeypatch) -> None:
+    monkeypatch.setattr("models.weights.pickles.PACKAGES", ("no_such_package",))
     assert told("pull", FREE.name, "direct3d-s2-v1-1", "--accept-licence", "vggt")[0] == 2
     assert not hub.requests
 

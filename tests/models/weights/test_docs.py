@@ -53,9 +53,9 @@ def test_the_conversion_makes_files_that_are_taken(page, tmp_path) -> None:
     shared = torch.arange(6.0)
     tree = {"vae": {"a.weight": shared.reshape(2, 3).T, "b": shared}, "dit": {"c": torch.ones(2)}}
     torch.save(tree, tmp_path / "model.ckpt")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    command = [sys.executable, "-c", code, str(tmp_path / "model.ckpt")]
-    subprocess.run(command, check=True, timeout=120)
+    (module,) = re.findall(r"^python -m (\S+) model_dense.ckpt", page, re.MULTILINE)
+    files = [str(tmp_path / f"model.{suffix}") for suffix in ("ckpt", "safetensors")]
+    subprocess.run([sys.executable, "-m", module, *files], cwd=ROOT, check=True, timeout=120)
     check(tmp_path / "model.safetensors")
     state = load_file(tmp_path / "model.safetensors")
     assert set(state) == {"vae.a.weight", "vae.b", "dit.c"}

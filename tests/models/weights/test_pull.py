@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from models.weights.catalogue import Licence
 from models.weights.hub import Hub
 from models.weights.pull import SPARE_BYTES, pull
 from models.weights.store import LOCK_NAME, find, read_lock
+from models.weights.verify import verify
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = {file.name for file in ENTRY.files}
@@ -355,10 +357,38 @@ def test_an_endpoint_that_is_no_hub_is_recognised(answers, serve_hub, fetch) -> 
     assert not hub.asked("HEAD", "/storage/")  # the token would have gone with it
 
 
-def test_a_pickle_is_refused_before_anything_is_asked(serve_hub, fetch) -> None:
+def test_a_pickle_becomes_safetensors_before_it_is_published(serve_hub, fetch, folder) -> None:
+    """Converted once; the record has the hash of what was made, and `verify` agrees."""
+    torch = pytest.importorskip("torch")
+    pickled = io.BytesIO()
+    torch.save({"vae": {"w": torch.arange(6.0)}}, pickled)
+    entry = with_file(ENTRY, "ckpts/small.safetensors", pickled_as="v1/model.ckpt")
+    hub = serve_hub(files={REPO: {**FILES, "v1/model.ckpt": pickled.getvalue()}})
+    place = fetch(hub, entry).place
+    path = place / "ckpts/small.safetensors"
+    locked = read_lock(place).files
+    assert locked["ckpts/small.safetensors"].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert b"vae.w" in path.read_bytes()[:200]
+    assert not list(place.rglob("*.ckpt")) and len(locked) == 3
+    assert all(verdict.good for verdict in verify(entry, place))
+    count = len(hub.requests)
+    assert fetch(hub, entry).fetched_bytes == 0 and len(hub.requests) == count
+
+
+def test_room_is_needed_for_a_pickle_and_what_is_made_of_it(serve_hub, fetch) -> None:
+    entry = with_file(ENTRY, "ckpts/small.safetensors", pickled_as="model.ckpt")
+    hub = serve_hub(files={REPO: {**FILES, "model.ckpt": bytes(1000)}})
+    need = len(LARGE) + len(CONFIG) + 2 * 1000 + SPARE_BYTES
+    with pytest.raises(Unavailable) as caught:
+        fetch(hub, entry, free_bytes=lambda folder: need - 1)
+    assert caught.value.code == "weights_disk_full"
+
+
+def test_without_torch_a_pickle_is_not_asked_for(serve_hub, fetch, monkeypatch) -> None:
+    monkeypatch.setattr("models.weights.pickles.PACKAGES", ("torch", "no_such_package"))
     entry = with_file(ENTRY, "ckpts/small.safetensors", pickled_as="model.ckpt")
     hub = serve_hub()
-    with pytest.raises(Unavailable, match="published as pickles only: model.ckpt") as caught:
+    with pytest.raises(Unavailable, match="which needs no_such_package") as caught:
         fetch(hub, entry)
     assert caught.value.code == "weights_pickled" and not hub.requests
 

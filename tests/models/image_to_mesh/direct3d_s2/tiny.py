@@ -34,7 +34,7 @@ SPARSE_DIT = {
     "model_channels": 32,
     "cond_channels": COND,
     "num_blocks": 2,  # the second shifts its windows
-    "num_heads": 4,
+    "num_heads": 2,
     "num_kv_heads": 2,
     "mlp_ratio": 1,
 }
