@@ -7,6 +7,7 @@ batch: the same result, with fewer and larger products.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import is_
 from typing import Any, Protocol
 
@@ -153,7 +154,7 @@ def join(conditions: Sequence[Condition]) -> Condition:
         lengths = [length for each in conditions for length in each.rows.lengths]
         k = torch.cat([each.k for each in conditions])
         v = torch.cat([each.v for each in conditions])
-        return KeysValues(k, v, Segments(lengths), _settled(conditions))
+        return replace(first, k=k, v=v, rows=Segments(lengths), settled=_settled(conditions))
     return [join(layer) for layer in zip(*conditions, strict=True)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ from models.nn.backends import use_backends
 from models.nn.precision import to_half
 from models.nn.weights import on_meta
 
+N = TypeVar("N", bound=nn.Module)
+
 RELATIVE = 1e-4
 """Of the largest value: what the files allow fp32 paths."""
 
@@ -34,8 +37,9 @@ RELATIVE = 1e-4
 class Golden:
     """One file: tensors by name (`in/…`, `out/…`, `w/…`) and its configuration."""
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.device = device
+        with safe_open(path, "pt", device=device) as file:
             self.tensors = {name: file.get_tensor(name) for name in file.keys()}
             self.metadata = file.metadata()
         self.config = json.loads(self.metadata["config"])
@@ -43,9 +47,10 @@ class Golden:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
-    def load(self, network: nn.Module) -> None:
+    def load(self, network: N) -> N:
         weights = {k[2:]: t.float() for k, t in self.tensors.items() if k.startswith("w/")}
         network.load_state_dict(weights, strict=True)
+        return network.to(self.device).eval()
 
     @property
     def layers(self) -> list[Tensor]:
@@ -68,10 +73,27 @@ def fill_as_the_reference(network: nn.Module, seed: int) -> None:
             parameter.copy_(values.half().float())
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """On CUDA our own kernels compute: Triton's, in half precision attention too."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
+
+
 @pytest.fixture
-def golden(shared: Callable[[str], Path], request: pytest.FixtureRequest) -> Iterator[Golden]:
-    with use_backends(sparse="torch", attention="sdpa"), torch.no_grad():
-        yield Golden(shared(f"data/parity/{request.param}.safetensors"))
+def golden(
+    shared: Callable[[str], Path], request: pytest.FixtureRequest, device: str
+) -> Iterator[Golden]:
+    """Tolerances are the same on both devices: convolutions compute in whole fp32 too."""
+    path = shared(f"data/parity/{request.param}.safetensors")
+    cuda = device == "cuda"
+    backends = use_backends(
+        sparse="triton" if cuda else "torch", attention="triton" if cuda else "sdpa"
+    )
+    whole = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with backends, whole, torch.no_grad():
+        yield Golden(path, device)
 
 
 def file(*names: str) -> pytest.MarkDecorator:
@@ -90,8 +112,7 @@ def agree(out: Tensor, expected: Tensor, within: float = RELATIVE) -> None:
 @file("vggt_aggregator_conv")
 def test_aggregator(golden: Golden) -> None:
     config = {key: value for key, value in golden.config.items() if key != "patch_embed"}
-    network = Aggregator(AggregatorConfig(**config, vision=None))
-    golden.load(network)
+    network = golden.load(Aggregator(AggregatorConfig(**config, vision=None)))
     assert network.special == json.loads(golden.metadata["extra"])["patch_start_idx"]
     first, second = network(golden["in/images"], layers=(0, 1))
     agree(first, golden["out/out0"])
@@ -103,10 +124,11 @@ def test_aggregator(golden: Golden) -> None:
 @file("vggt_camera_head")
 def test_camera_head(golden: Golden) -> None:
     config = golden.config
-    network = CameraHead(
-        config["dim_in"], config["trunk_depth"], config["num_heads"], config["mlp_ratio"]
+    network = golden.load(
+        CameraHead(
+            config["dim_in"], config["trunk_depth"], config["num_heads"], config["mlp_ratio"]
+        )
     )
-    golden.load(network)
     rounds = network(golden["in/tokens_last"])
     assert len(rounds) == 4
     for i, poses in enumerate(rounds):
@@ -131,6 +153,7 @@ def test_structure_condition(golden: Golden) -> None:
     for name, parameter in network.named_parameters():
         total = parameter.double().abs().sum().item()
         assert total == pytest.approx(sums[name], rel=1e-5, abs=1e-4)
+    network.to(golden.device)
     layers = [tokens[:, 5:] for tokens in golden.layers]  # without camera and registers
     agree(network(layers, golden["in/image_cond"][0]), golden["out/cond"])
 
@@ -141,6 +164,7 @@ def test_latent_condition(golden: Golden) -> None:
     seed = config.pop("weight_seed")
     network = LatentCondition(**config)
     fill_as_the_reference(network, seed)
+    network.to(golden.device)
     agree(network(golden.layers, golden["in/image_cond"][0]), golden["out/cond"])
 
 

@@ -26,7 +26,7 @@ from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh
 from models.nn.residency import Residency
 from models.nn.samplers import rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
-from models.nn.velocity import SparseVelocity
+from models.nn.velocity import KnownTimes, SparseVelocity
 
 OnLayer = Callable[[int], None]
 
@@ -107,12 +107,14 @@ class Generator:
         flow, views = self.base.networks.latent_flow, conditions.latent
         start = torch.randn(len(coords), flow.in_channels, generator=noise)
         place = SparseTensor(start.to(coords.device), coords)
+        times = rescaled_times(settings.steps, settings.rescale_t)
         with self.residency.at_work(flow):
+            clock = KnownTimes(flow.modulations, times[:-1], self.residency.device)
             feats = sample(
-                SparseVelocity(flow, place),
+                SparseVelocity(flow, place, batched=self.base.batched, clock=clock),
                 place.feats,
                 [flow.contexts(views)],
-                times=rescaled_times(settings.steps, settings.rescale_t),
+                times=times,
                 negative=flow.contexts(no_image(views)),
                 guidance=settings.guidance,
                 rows=place.layout,  # the spread that guidance brings back is the object's

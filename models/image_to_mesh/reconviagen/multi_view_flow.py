@@ -19,15 +19,19 @@ from models.nn.transformer import ModulatedCrossBlock
 
 @dataclass(frozen=True)
 class ViewKeysValues(KeysValues):
-    """Of one item: `rows` are those of each of its views."""
+    """`rows` are those of each view of the first item; what is settled are items behind it."""
 
     @property
     def open_items(self) -> int:
         return 1
 
+    @property
+    def views(self) -> int:
+        return len(self.rows) - (0 if self.settled is None else len(self.settled))
+
 
 class MultiViewCrossAttention(CrossAttention):
-    """Cross-attention to each view of the only item, and the mean over them."""
+    """Cross-attention to each view of an item, and the mean over them."""
 
     def keys_values(self, context: Tensor | Sequence[Tensor]) -> KeysValues:
         """Of the views of one item, [n, M, C'] or [M_i, C'] each; a single view is a context like
@@ -37,21 +41,22 @@ class MultiViewCrossAttention(CrossAttention):
 
     def attended(
         self,
-        x: Tensor,  # [L, C], all rows of the item
+        x: Tensor,  # [L, C], the rows of the item with views, and no others
         kv: KeysValues,
-        rows: Segments,  # of the item
+        rows: Segments,  # of all items
     ) -> Tensor:  # [L, C]
         if not isinstance(kv, ViewKeysValues):
             return super().attended(x, kv, rows)
-        if len(rows) != 1:
-            raise ValueError(f"views lead one item at a time, not {len(rows)}")
-        views = len(kv.rows)
+        if len(rows) != len(kv.rows) - kv.views + 1:
+            raise ValueError(f"views lead one item of {len(rows)}; the others take one token each")
         q = self.to_q(x).view(len(x), self.heads, -1)
-        asked = q.expand(views, *q.shape).flatten(0, 1)
-        answers = attend_varlen(asked, kv.k, kv.v, [len(x)] * views, kv.rows)
+        asked = q.expand(kv.views, *q.shape).flatten(0, 1)
+        seen = kv.rows.head(kv.views)
+        k, v = kv.k[: seen.total], kv.v[: seen.total]
+        answers = attend_varlen(asked, k, v, [len(x)] * kv.views, seen)
         # The projection is linear: of the mean it is the mean of the projections, and costs one.
-        seen = answers.unflatten(0, (views, -1)).mean(0)
-        out: Tensor = self.to_out(seen.flatten(1))
+        h = answers.unflatten(0, (kv.views, -1)).mean(0)
+        out: Tensor = self.to_out(h.flatten(1))
         return out
 
 

@@ -76,7 +76,7 @@ class Generator:
         start = torch.randn(shape, generator=noise).to(self.residency.device)
         with self.residency.at_work(flow):
             clock = self._clock(flow, settings)
-            velocity = DenseVelocity(flow, batched=self._batched, clock=clock)
+            velocity = DenseVelocity(flow, batched=self.batched, clock=clock)
             latent = self._sample(velocity, flow, start, tokens, settings, mixing, on_step)
         with self.residency.at_work(decoder):
             coords = occupied(decoder(latent))
@@ -104,7 +104,7 @@ class Generator:
         place = SparseTensor(start.to(coords.device), coords)
         with self.residency.at_work(flow):
             clock = self._clock(flow, settings)
-            velocity = SparseVelocity(flow, place, batched=self._batched, clock=clock)
+            velocity = SparseVelocity(flow, place, batched=self.batched, clock=clock)
             feats = self._sample(velocity, flow, place.feats, tokens, settings, mixing, on_step)
         mean, std = (feats.new_tensor(list(v)) for v in (self.latent_mean, self.latent_std))
         return place.replace(feats * std + mean)
@@ -126,7 +126,7 @@ class Generator:
             return decoder.activated(raw)
 
     @property
-    def _batched(self) -> bool:
+    def batched(self) -> bool:
         """Condition and its negative in one pass: larger products fill a GPU, not a CPU."""
         return self.residency.device.type == "cuda"
 

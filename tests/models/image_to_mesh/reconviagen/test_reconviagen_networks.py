@@ -25,6 +25,7 @@ from models.nn.attention import CrossAttention, Segments
 from models.nn.precision import to_half
 from models.nn.samplers import rescaled_times
 from models.nn.sparse_tensor import SparseTensor
+from models.nn.velocity import SparseVelocity
 from tests.models.image_to_mesh.reconviagen.tiny import random_weights
 from tests.models.image_to_mesh.trellis.tiny import COND, NETWORKS
 
@@ -71,7 +72,7 @@ def test_views_lead_one_item_at_a_time(
     attention: MultiViewCrossAttention, rng: np.random.Generator
 ) -> None:
     kv = attention.keys_values(tensor(rng, 3, 5, 12))
-    with pytest.raises(ValueError, match="one item at a time, not 2"):
+    with pytest.raises(ValueError, match="views lead one item of 2"):
         attention(tensor(rng, 8, 16), kv, Segments([4, 4]))
 
 
@@ -84,6 +85,18 @@ def test_a_view_given_twice_is_a_view_given_once(rng: np.random.Generator) -> No
     torch.testing.assert_close(twice, once, atol=1e-5, rtol=1e-4)
     other = flow(x, t, torch.cat((view, tensor(rng, 1, 9, COND)))).feats
     assert (other - once).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_views_and_no_view_in_one_batch(rng: np.random.Generator) -> None:
+    """What a GPU computes at once: the views' velocity, and that under no view at all."""
+    flow = random_weights(build(*NETWORKS["slat_flow_model"]), seed=3)
+    x, views = SparseTensor(tensor(rng, 3, 8), COORDS), tensor(rng, 3, 9, COND)
+    conditions = [flow.contexts(views), flow.contexts(torch.zeros(1, 1, COND))]
+    apart = SparseVelocity(flow, x)(x.feats, 0.5, conditions)
+    at_once = SparseVelocity(flow, x, batched=True)(x.feats, 0.5, conditions)
+    for one, other in zip(at_once, apart, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 # -- conditions ----------------------------------------------------------------------------------
