@@ -66,6 +66,8 @@ def visit_cells(
     half = 0.5 * cell * (1 + 1e-5)
     for face in range(len(table)):
         row = table[face]
+        if row[9] == 0 and row[10] == 0 and row[11] == 0:
+            continue  # without area; its neighbours hold every point of it
         reach = half * (abs(row[9]) + abs(row[10]) + abs(row[11])) + 1e-9 * cell
         x0, x1 = cell_range(
             (row[0] + min(0.0, row[3], row[6]) - low[0]) / cell,

@@ -65,7 +65,8 @@ def _cells(table: Tensor, side: float, counts: list[int]) -> tuple[Tensor, Tenso
     cell = first[face] + torch.stack((step // (sy * sz), step // sz % sy, step % sz), 1)
     normal = rows[face, 9:]
     along = (((cell + 0.5) * side - rows[face, :3]) * normal).sum(1).abs()
-    crossed = along <= 0.5 * side * (1 + 1e-5) * normal.abs().sum(1) + 1e-9 * side
+    thick = normal.abs().sum(1)
+    crossed = (thick > 0) & (along <= 0.5 * side * (1 + 1e-5) * thick + 1e-9 * side)
     cell, face = cell[crossed], face[crossed]
     index = (cell[:, 0] * counts[1] + cell[:, 1]) * counts[2] + cell[:, 2]
     order = index.sort(stable=True).indices

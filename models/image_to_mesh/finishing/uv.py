@@ -49,10 +49,9 @@ def unwrap_charts(
             np.ascontiguousarray(vertices[own], np.float32),
             np.ascontiguousarray(local.reshape(-1, 3), np.uint32),
         )
-    charts, pack = xatlas.ChartOptions(), xatlas.PackOptions()
-    charts.fix_winding = True  # no mirrored charts: one handedness of tangents
+    pack = xatlas.PackOptions()
     pack.resolution, pack.padding, pack.bilinear = texture_size, PADDING_TEXELS, True
-    atlas.generate(charts, pack)
+    atlas.generate(pack_options=pack)
 
     source, uv = [], []
     corners = np.empty(faces.shape, np.int32)
