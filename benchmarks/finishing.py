@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from models.image_to_mesh.finishing.finish import FinishOptions, finish  # noqa:
 from models.image_to_mesh.finishing.glb import encode_glb  # noqa: E402
 from models.image_to_mesh.finishing.mesh import TexturedMesh  # noqa: E402
 from models.image_to_mesh.finishing.normals import vertex_normals  # noqa: E402
+from models.image_to_mesh.finishing.texels import cover, interpolate  # noqa: E402
 from models.image_to_mesh.finishing.textures import encode_texture  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -109,6 +111,59 @@ def sizes(mesh: TexturedMesh) -> list[dict[str, Any]]:
     return rows
 
 
+def parts(detailed: ColouredMesh, mesh: TexturedMesh, device: str) -> dict[str, float]:
+    """Best of five, in milliseconds: what a GPU does of baking, data there and back left out."""
+    size = len(mesh.texture)
+    if device == "cpu":
+        texels = cover(mesh.uv, mesh.faces, size)
+        corners = mesh.source[mesh.faces].astype(np.int32)
+        points, normals = (
+            interpolate(texels.face, texels.weights, corners, values)
+            for values in (mesh.positions, mesh.normals)
+        )
+        surface = build_surface(detailed.vertices, detailed.faces)
+        work: dict[str, Callable[[], object]] = {
+            "cover": lambda: cover(mesh.uv, mesh.faces, size),
+            "grid": lambda: build_surface(detailed.vertices, detailed.faces),
+            "search": lambda: surface.nearest(points, normals),
+        }
+        return {"texels": len(points), **{name: _best(call) for name, call in work.items()}}
+    import torch
+
+    from models.image_to_mesh.finishing import closest_device, rasterize_device
+
+    uv, faces, vertices, all_faces, corners = (
+        torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        for array in (
+            mesh.uv, mesh.faces.astype(np.int64), detailed.vertices,
+            detailed.faces.astype(np.int64), mesh.source[mesh.faces],
+        )
+    )  # fmt: skip
+    _, face, weights = rasterize_device.cover(uv, faces, size)
+    points, normals = (
+        torch.einsum("pk,pkc->pc", weights, torch.from_numpy(values).to(device)[corners[face]])
+        for values in (mesh.positions, mesh.normals)
+    )
+    work = {
+        "cover": lambda: rasterize_device.cover(uv, faces, size),
+        "grid and search": lambda: closest_device.nearest(vertices, all_faces, points, normals),
+    }
+
+    def waited(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (call(), torch.cuda.synchronize())
+
+    return {"texels": len(points), **{name: _best(waited(call)) for name, call in work.items()}}
+
+
+def _best(call: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return round(min(seconds) * 1e3, 1)
+
+
 def _unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
@@ -124,6 +179,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--flawed", action="store_true", help="with crumbs, holes and a shell")
+    parser.add_argument("--parts", action="store_true", help="the steps that a GPU takes over")
     parser.add_argument("--sizes", action="store_true", help="every format of the file too")
     parser.add_argument("--out", type=Path, help="keep the GLB here")
     arguments = parser.parse_args()
@@ -138,6 +194,8 @@ def main() -> None:
         print(json.dumps(facts))
     if not arguments.flawed:
         print(json.dumps({k: round(v, 5) for k, v in quality(mesh, result).items()}))
+    if arguments.parts:
+        print(json.dumps(parts(mesh, result, arguments.device)))
     for row in sizes(result) if arguments.sizes else []:
         print(json.dumps(row))
 
