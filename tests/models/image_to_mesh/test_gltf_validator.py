@@ -1,14 +1,7 @@
-"""The Khronos glTF validator finds no fault in what the pipeline writes.
-
-`npm ci --ignore-scripts` in this folder brings it. Without it or Node.js the tests skip and say
-why.
-"""
+"""The Khronos glTF validator finds no fault in what the pipeline writes."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,42 +10,6 @@ import pytest
 
 from models.context import InputFile, PipelineResult
 from models.image_to_mesh.finishing.coloured import ColouredMesh, encode_coloured_glb
-
-HERE = Path(__file__).parent
-SCRIPT = """
-const { validateBytes } = require('gltf-validator');
-const { readFileSync } = require('fs');
-validateBytes(new Uint8Array(readFileSync(process.argv[1])))
-  .then((report) => console.log(JSON.stringify(report.issues)));
-"""
-
-
-@pytest.fixture(scope="module")
-def validate() -> Callable[[Path], dict]:
-    """validate(path) -> the validator's issues: counts by severity, and messages."""
-    node = shutil.which("node")
-    missing = None
-    if node is None:
-        missing = "Node.js absent"
-    elif not (HERE / "node_modules" / "gltf-validator").is_dir():
-        missing = (
-            "gltf-validator absent: run 'npm ci --ignore-scripts' in tests/models/image_to_mesh"
-        )
-    if missing is not None:
-        pytest.skip(missing)
-
-    def run(path: Path) -> dict:
-        done = subprocess.run(
-            [str(node), "-e", SCRIPT, str(path)],
-            cwd=HERE,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return json.loads(done.stdout)
-
-    return run
 
 
 @pytest.mark.node

@@ -81,6 +81,12 @@ def test_one_view_says_that_the_rest_is_imagined(run: Run, disc: InputFile) -> N
     assert len(report["views"]) == 1
 
 
+@pytest.mark.node
+def test_the_glb_has_no_faults(run: Run, disc: InputFile, validate: Callable[[Path], dict]) -> None:
+    issues = validate(run([disc], normal_map=True).artifacts[0].path)
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
+
+
 @pytest.mark.parametrize("kind", ["obj", "ply", "stl"])
 def test_every_other_mesh_format(run: Run, disc: InputFile, kind: str) -> None:
     (artifact,) = run([disc], formats=(kind,)).artifacts
