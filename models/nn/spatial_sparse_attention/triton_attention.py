@@ -22,7 +22,13 @@ from models.nn.spatial_sparse_attention.triton_kernels import (
     choose_blocks,
     score_blocks,
 )
-from models.nn.spatial_sparse_attention.triton_tiles import SCRATCH_BYTES, Tile, Tiles, tiles_of
+from models.nn.spatial_sparse_attention.triton_tiles import (
+    SCRATCH_BYTES,
+    Tile,
+    Tiles,
+    choice_warps,
+    tiles_of,
+)
 
 LOG2_E = math.log2(math.e)
 
@@ -136,7 +142,7 @@ def chosen_blocks(
             scores, table, among, blocks.children, chosen, first, columns,
             GROUPS=groups, QUERIES=tile.rows, TOPK=topk, SIZE=size,
             CHILDREN=0 if blocks.children is None else blocks.children.shape[1],
-            num_warps=tiles.choice_warps * max(1, size // 1024),
+            num_warps=choice_warps(size),
         )  # fmt: skip
     return chosen
 

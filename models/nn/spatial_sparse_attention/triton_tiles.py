@@ -12,6 +12,9 @@ from dataclasses import dataclass
 SCRATCH_BYTES = 128 << 20
 """For scores of some queries and all blocks, at once: they are read again while in L2."""
 
+BLOCKS_PER_WARP = 512
+"""Of `choose_blocks`, which holds the scores of all blocks of an item in registers."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -25,16 +28,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """compression, window: of `attend_tiles`; score: of `score_blocks`; chosen: `attend_chosen`.
-
-    choice_warps: of `choose_blocks` for up to 1024 blocks; twice as many for twice as many.
-    """
+    """compression, window: of `attend_tiles`; score: of `score_blocks`; chosen: `attend_chosen`."""
 
     compression: Tile
     window: Tile
     score: Tile
     chosen: Tile
-    choice_warps: int = 1
 
 
 _TILES = {
@@ -42,6 +41,11 @@ _TILES = {
     80: Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3)),
     75: Tiles(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 2)),
 }
+
+
+def choice_warps(size: int) -> int:
+    """Warps of `choose_blocks` for so many blocks, a power of two."""
+    return min(32, max(1, size // BLOCKS_PER_WARP))
 
 
 def tiles_of(capability: int) -> Tiles:

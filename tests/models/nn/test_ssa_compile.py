@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.nn.spatial_sparse_attention.triton_tiles import Tile, tiles_of
+from models.nn.spatial_sparse_attention.triton_tiles import Tile, choice_warps, tiles_of
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
 GROUPS, SHARE, WIDTH = 2, 16, 32
@@ -71,8 +71,7 @@ def choices(capability: int) -> list[dict[str, Any]]:
     tiles, found = tiles_of(capability), []
     for topk, size, children in ((8, 2048, 0), (8, 4096, 0), (32, 512, 8), (8, 4096, 8)):
         constants = {"QUERIES": tiles.score.rows, "TOPK": topk, "SIZE": size, "CHILDREN": children}
-        warps = tiles.choice_warps * max(1, size // 1024)
-        found.append(case("choose_blocks", warps, 3, "*fp16", **constants))
+        found.append(case("choose_blocks", choice_warps(size), 3, "*fp16", **constants))
     return found
 
 
