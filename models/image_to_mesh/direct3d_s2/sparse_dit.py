@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from models.nn.attention import Context, CrossAttention, KeysValues, Window, item_rows
 from models.nn.embeddings import TimestepEmbedder, position_embedding
+from models.nn.fused import Norm, Update
 from models.nn.norms import LayerNorm32
 from models.nn.precision import torso_dtype
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.spatial_sparse_attention import SpatialSparseAttention, in_block_order
 from models.nn.spatial_sparse_attention.module import Version
-from models.nn.transformer import EPS, FeedForward
+from models.nn.transformer import EPS, FeedForward, Stream
 
 TORSO = ("t_embedder", "cond_proj", "input_layer", "blocks", "out_layer")
 """What the checkpoints hold in half precision: every linear layer and convolution."""
@@ -100,18 +100,24 @@ class SparseDiT(nn.Module):
     def forward(
         self,
         x: SparseTensor,  # [N, in_channels], rows in any order
-        t: Tensor,  # [B], in thousandths
+        t: Tensor | Sequence[Tensor],  # [B], in thousandths, or what `modulations` made of it
         cond: Tensor | SparseTensor | Sequence[Context],  # see `contexts`, or what it made
     ) -> SparseTensor:  # [N, out_channels], the dtype of x
         contexts = self.contexts(cond) if isinstance(cond, Tensor | SparseTensor) else cond
         ordered, back = in_block_order(x, self.selection_block_size)
         h = ordered.replace(self.input_layer(ordered.feats.to(torso_dtype(self, TORSO))))
-        h = h.replace(h.feats + self._positions(h))
-        mod = self.t_embedder(t).to(h.dtype)
-        for block, context in zip(self.blocks, contexts, strict=True):
-            h = block(h, mod, context)
-        out = self.out_layer(F.layer_norm(h.feats, h.feats.shape[-1:])).to(x.dtype)
+        stream = Stream(h.feats + self._positions(h), item_rows(h))
+        mods = self.modulations(t) if isinstance(t, Tensor) else t
+        for block, mod, context in zip(self.blocks, mods, contexts, strict=True):
+            cast(SparseDiTBlock, block).mix(stream, ordered, mod, context)
+        feats = stream.value()
+        out = self.out_layer(F.layer_norm(feats, feats.shape[-1:])).to(x.dtype)
         return x.replace(out if back is None else out.index_select(0, back))
+
+    def modulations(self, t: Tensor) -> tuple[Tensor, ...]:  # [T] -> [T, 6 C] of each block
+        """What times, in thousandths, mean to the blocks."""
+        mod = self.t_embedder(t).to(torso_dtype(self, TORSO))
+        return tuple(cast(SparseDiTBlock, block).adaLN_modulation(mod) for block in self.blocks)
 
     def contexts(self, cond: Tensor | SparseTensor) -> tuple[KeysValues, ...]:
         """Keys and values of a condition for every block: made once, used at every step.
@@ -168,19 +174,23 @@ class SparseDiTBlock(nn.Module):
         self.mlp = FeedForward(channels, mlp_ratio)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(channels, 6 * channels))
 
-    def forward(
+    def mix(
         self,
-        x: SparseTensor,  # [N, C], in block order
-        mod: Tensor,  # [B, C]
+        stream: Stream,
+        place: SparseTensor,  # whose rows the stream's are, in block order
+        modulation: Tensor,  # [B, 6 C] of the items, or [1, 6 C] of all
         context: Context,
-    ) -> SparseTensor:  # [N, C]
-        chunks = self.adaLN_modulation(mod).chunk(6, dim=1)
-        if len(mod) > 1:
-            chunks = [x.per_row(chunk) for chunk in chunks]
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = chunks
-        feats = x.feats
-        h = torch.addcmul(shift_attn, self.norm1(feats), 1 + scale_attn)
-        feats = torch.addcmul(feats, self.self_attn(x.replace(h)).feats, gate_attn)
-        feats = feats + self.cross_attn(self.norm2(feats), context, item_rows(x))
-        h = torch.addcmul(shift_mlp, self.norm3(feats), 1 + scale_mlp)
-        return x.replace(torch.addcmul(feats, self.mlp(h), gate_mlp))
+    ) -> None:
+        """The block's three branches, added to the stream."""
+        rows = stream.rows
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, -1)
+        h = stream.normed(Norm(EPS, scale=scale_attn, shift=shift_attn))
+        stream.add(Update(self.self_attn(place.replace(h)).feats, gate_attn))
+
+        kv = context if isinstance(context, KeysValues) else self.cross_attn.keys_values(context)
+        asking = rows.head(kv.open_items).total
+        h = stream.normed(Norm(EPS, self.norm2.weight, self.norm2.bias, rows=asking))
+        stream.add(Update(self.cross_attn.attended(h, kv, rows), rest=kv.settled))
+
+        h = stream.normed(Norm(EPS, scale=scale_mlp, shift=shift_mlp))
+        stream.add(Update(self.mlp(h), gate_mlp))
