@@ -1,0 +1,214 @@
+"""Finishing as a whole, judged by another reader at points the bake did not choose."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+
+import DracoPy
+import numpy as np
+import pytest
+import trimesh
+
+from models.context import Unavailable
+from models.image_to_mesh.finishing.check import read_back
+from models.image_to_mesh.finishing.closest import Nearest, build_surface
+from models.image_to_mesh.finishing.coloured import ColouredMesh
+from models.image_to_mesh.finishing.finish import Finished, FinishOptions, finish
+from models.image_to_mesh.finishing.glb import encode_glb
+from models.image_to_mesh.finishing.mesh import TexturedMesh
+from models.image_to_mesh.finishing.normals import vertex_normals
+from models.image_to_mesh.finishing.visibility import View
+from models.image_to_mesh.geometry.cameras import Camera, object_to_camera
+from tests.models.image_to_mesh.finishing.bumpy import bumpy
+from tests.models.image_to_mesh.finishing.parse_glb import accessor, parse, view
+
+OPTIONS = FinishOptions(faces=1500, texture_size=512, texture_format="png")
+
+
+@pytest.fixture(scope="module")
+def detailed() -> ColouredMesh:
+    return bumpy()
+
+
+@pytest.fixture(scope="module")
+def finished(detailed: ColouredMesh) -> Finished:
+    return finish(detailed, OPTIONS)
+
+
+def ask(
+    detailed: ColouredMesh, positions: np.ndarray, faces: np.ndarray, rng: np.random.Generator
+) -> tuple[Nearest, Callable[[np.ndarray], np.ndarray]]:
+    """5,000 random points of the detailed surface: where they lie on another, what they have."""
+    face = rng.integers(0, len(detailed.faces), 5000)  # an icosphere's faces are of one size
+    weights = rng.dirichlet((1, 1, 1), 5000)
+
+    def have(values: np.ndarray) -> np.ndarray:
+        return np.einsum("pk,pkc->pc", weights, values[detailed.faces[face]]).astype(np.float32)
+
+    normals = have(vertex_normals(detailed.vertices, detailed.faces))
+    return build_surface(positions, faces).nearest(have(detailed.vertices), normals), have
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("compression", ["none", "quantize", "draco"])
+def test_colours_read_back_are_the_surface_s(
+    detailed: ColouredMesh, finished: Finished, compression: str, rng: np.random.Generator
+) -> None:
+    """Through trimesh's reader of the file. The bands change by a fifth over a face's length."""
+    glb = encode_glb(finished.mesh, "png", compression=compression)
+    mesh = trimesh.load_scene(io.BytesIO(glb), file_type="glb", process=False).to_mesh()
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    found, have = ask(detailed, vertices, faces, rng)
+    texture = np.asarray(mesh.visual.uv, np.float32) * (1, -1) + (0, 1)  # trimesh turns v upwards
+    if compression == "quantize":  # and takes whole numbers for what they stand for
+        document, binary = parse(glb)
+        attributes = document["meshes"][0]["primitives"][0]["attributes"]
+        texture = accessor(document, binary, attributes["TEXCOORD_0"])
+    uv = found.interpolate(texture.astype(np.float32), faces)
+    picture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
+    column, row = np.clip(uv * len(picture), 0, len(picture) - 1).astype(int).T
+    off = np.abs(picture[row, column] - 255 * have(detailed.colours))
+    # Half a texel at 512 is 0.4 of 255 where colours change fastest; the rest is Draco's rounding.
+    assert off.mean() < 1.5
+    assert np.percentile(off, 99) < 8
+
+
+def test_normal_map_brings_the_ripples_back(
+    detailed: ColouredMesh, finished: Finished, rng: np.random.Generator
+) -> None:
+    """Shading with the map is several times nearer to the detailed surface than without."""
+    mesh = finished.mesh
+    assert mesh.normal_map is not None
+    assert mesh.tangents is not None
+    found, have = ask(detailed, mesh.positions[mesh.source], mesh.faces, rng)
+    true = unit(have(vertex_normals(detailed.vertices, detailed.faces)))
+    uv = found.interpolate(mesh.uv, mesh.faces)
+    column, row = (np.clip(uv, 0, 1 - 1e-6) * len(mesh.normal_map)).astype(int).T
+    x, y, z = (mesh.normal_map[row, column] / 127.5 - 1).T[..., None]
+    n = unit(found.interpolate(mesh.normals[mesh.source], mesh.faces))
+    t = unit(found.interpolate(mesh.tangents[:, :3].copy(), mesh.faces))
+    b = unit(np.cross(n, t)) * mesh.tangents[mesh.faces[found.face, 0], 3:]
+
+    def degrees(shown: np.ndarray) -> float:
+        return float(np.degrees(np.arccos(np.clip((unit(shown) * true).sum(1), -1, 1))).mean())
+
+    with_map, without = degrees(x * t + y * b + z * n), degrees(n)
+    flat = degrees(build_surface(mesh.positions, mesh.triangles).table[found.face, 9:])
+    assert without > 5  # the ripples are not in the faces
+    assert with_map < 0.3 * min(without, flat)
+
+
+def test_crumbs_go_holes_close_and_stages_are_told() -> None:
+    told: list[str] = []
+    facts = finish(bumpy(5, crumbs=True), OPTIONS, stage=told.append)
+    assert told == ["clean", "simplify", "unwrap", "bake", "pad"]
+    assert facts.facts["faces_floating"] == 20
+    assert facts.facts["holes_closed"] == 1
+    assert set(facts.facts["seconds"]) == set(told)
+    assert 0.4 * OPTIONS.faces < facts.facts["faces"] <= OPTIONS.faces
+    glb = read_back(encode_glb(facts.mesh, "jpeg"))
+    assert glb.sound
+    assert np.abs(np.array(glb.bounds)).max() < 0.5
+
+
+def test_who_watches_may_stop_it(detailed: ColouredMesh) -> None:
+    def stop(name: str) -> None:
+        if name == "simplify":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        finish(detailed, OPTIONS, stage=stop)
+
+
+def test_same_input_gives_the_same_mesh(finished: Finished, detailed: ColouredMesh) -> None:
+    again = finish(detailed, OPTIONS)
+    for name, value in vars(finished.mesh).items():
+        assert np.array_equal(value, getattr(again.mesh, name)), name
+
+
+def test_views_colour_what_they_see_and_nothing_else() -> None:
+    """A red picture from the front: the front turns red, the back keeps its own green."""
+    mesh = bumpy(4)
+    green = np.tile(np.array([0, 1, 0], np.float32), (len(mesh.vertices), 1))
+    mesh = ColouredMesh(mesh.vertices, mesh.faces, green)
+    ticks = (np.arange(300) + 0.5) / 300 * 2 - 1
+    x, y = np.meshgrid(ticks, -ticks)
+    rgba = np.zeros((300, 300, 4), np.float32)
+    rgba[(x / 0.45) ** 2 + (y / 0.35) ** 2 < 1.1] = (1, 0, 0, 1)
+    seen = View(rgba, Camera(object_to_camera(0, 0)))
+    result = finish(mesh, FinishOptions(1000, 256, normal_map=False), views=[seen])
+    colours = result.mesh.vertex_colours().astype(int)
+    z = result.mesh.normals[:, 2]
+    assert result.mesh.normal_map is None
+    assert (colours[z > 0.9] == (255, 0, 0)).all(axis=1).mean() > 0.98
+    assert (colours[z < 0] == (0, 255, 0)).all(axis=1).mean() > 0.98
+    assert 0.3 < result.facts["texture_from_views"] < 0.6
+
+
+def test_a_part_in_front_keeps_its_colour_to_itself() -> None:
+    """A small red ball before a white wall: none of its red reaches the wall behind it."""
+    ball = trimesh.creation.icosphere(4, radius=0.15)
+    ball.apply_translation((0, 0, 0.35))
+    wall = trimesh.creation.box(extents=(0.9, 0.9, 0.1))
+    for _ in range(5):
+        wall = wall.subdivide()
+    both = trimesh.util.concatenate([wall, ball])
+    colours = np.full((len(both.vertices), 3), 0.5, np.float32)
+    mesh = ColouredMesh(both.vertices.astype(np.float32), both.faces.astype(np.int32), colours)
+    ticks = (np.arange(400) + 0.5) / 400 * 2 - 1
+    x, y = np.meshgrid(ticks, -ticks)
+    rgba = np.zeros((400, 400, 4), np.float32)
+    rgba[(abs(x) < 0.45) & (abs(y) < 0.45)] = 1
+    rgba[x**2 + y**2 < 0.15**2] = (1, 0, 0, 1)
+    seen = View(rgba, Camera(object_to_camera(0, 0)))
+    result = finish(mesh, FinishOptions(3000, 512, normal_map=False), views=[seen])
+    shown = result.mesh.vertex_colours().astype(int)
+    x, y, z = result.mesh.positions.T
+    front = (z > 0.04) & (z < 0.06)
+    red = shown[:, 0] - shown[:, 1] > 40
+    assert not red[front].any()
+    assert red[z > 0.45].mean() > 0.9
+
+
+def test_draco_that_is_missing_is_said(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "DracoPy", None)  # as Python marks what cannot be imported
+    with pytest.raises(Unavailable) as caught:
+        encode_glb(finished.mesh, compression="draco")
+    assert "pip install 'meshpress[draco]'" in caught.value.next_step
+
+
+def test_compressed_files_are_smaller_and_hold_the_same(finished: Finished) -> None:
+    files = {
+        kind: encode_glb(finished.mesh, compression=kind) for kind in ("none", "quantize", "draco")
+    }
+    sizes = {kind: len(data) for kind, data in files.items()}
+    assert sizes["draco"] < sizes["quantize"] < sizes["none"]
+    plain = read_back(files["none"])
+    for kind in ("quantize", "draco"):
+        facts = read_back(files[kind])
+        assert facts.faces == plain.faces, kind
+        assert facts.watertight, kind
+        assert np.allclose(facts.bounds, plain.bounds, atol=3e-5), kind
+
+
+def test_tangents_follow_draco_s_order(finished: Finished) -> None:
+    """Draco numbers vertices anew: each must still have the tangent of its own place."""
+    mesh: TexturedMesh = finished.mesh
+    glb = encode_glb(mesh, compression="draco")
+    document, binary = parse(glb)
+    primitive = document["meshes"][0]["primitives"][0]
+    draco = primitive["extensions"]["KHR_draco_mesh_compression"]["bufferView"]
+    decoded = DracoPy.decode(view(document, binary, draco))
+    tangents = accessor(document, binary, primitive["attributes"]["TANGENT"])
+    assert len(tangents) == len(decoded.points)
+    assert mesh.tangents is not None
+    uv = np.asarray(decoded.tex_coord)
+    gap = np.abs(uv[:, None] - mesh.uv[None]).max(axis=2)
+    gap += np.abs(decoded.points[:, None] - mesh.positions[mesh.source][None]).max(axis=2)
+    own = mesh.tangents[gap.argmin(axis=1)]
+    assert np.abs(tangents - own).max() < 0.005  # half a step of 8 bits
