@@ -70,25 +70,25 @@ def choose(
     entries = _ranked(task, table)
     asked = _known_somewhere(asked, entries, table)
     passed_over: dict[str, str] = {}
-    unable: list[PipelineEntry] = []
-    slow: list[PipelineEntry] = []
+    unable: dict[PipelineEntry, str] = {}
+    last_resorts: list[tuple[PipelineEntry, str]] = []
     for entry in entries:
         if reason := _does_not_take(entry, table, asked):
             passed_over[entry.name] = reason
         elif reason := _cannot_run(entry, device):
-            passed_over[entry.name] = reason
-            unable.append(entry)
-        elif entry.memory_bytes and device.name == "cpu":
-            passed_over[entry.name] = f"slow without a GPU; pipeline={entry.name} takes it"
-            slow.append(entry)
+            unable[entry] = reason
+            passed_over[entry.name] = _for_other_counts(entry, asked) or reason
+        elif reason := _not_its_strength(entry, asked, device):
+            passed_over[entry.name] = f"{reason}; pipeline={entry.name} takes it"
+            last_resorts.append((entry, reason))
         else:
             return Choice(entry, _why(asked, device, passed_over), passed_over)
-    if slow:
-        del passed_over[slow[0].name]
-        reason = "Nothing faster can do this here; without a GPU it takes many minutes."
-        return Choice(slow[0], reason, passed_over)
+    if last_resorts:
+        entry, reason = last_resorts[0]
+        del passed_over[entry.name]
+        return Choice(entry, f"Nothing else can do this here, although {reason}.", passed_over)
     if unable:
-        raise _unavailable(unable, passed_over, asked)
+        raise _unavailable(unable, asked)
     raise _contradiction(passed_over, asked)
 
 
@@ -114,11 +114,9 @@ def _known_somewhere(
 
 def _does_not_take(entry: PipelineEntry, table: tuple[PipelineEntry, ...], asked: Asked) -> str:
     """Why the request itself speaks against this pipeline; empty when it does not."""
-    fewest, most = entry.best_with
-    if asked.files < fewest:
-        return f"it is for {fewest} files and more"
-    if asked.files > min(most, entry.inputs[1]):
-        return f"it is for {min(most, entry.inputs[1])} file(s)"
+    fewest, most = entry.inputs
+    if not fewest <= asked.files <= most:
+        return f"it takes {most} file(s)" if asked.files > most else f"it takes {fewest} and more"
     if absent := [name for name in asked.formats if name not in all_formats(entry, table)]:
         return f"it makes no {', '.join(absent)}"
     known = properties_of(entry, table)
@@ -136,6 +134,20 @@ def _cannot_run(entry: PipelineEntry, device: Device) -> str:
     return ""
 
 
+def _not_its_strength(entry: PipelineEntry, asked: Asked, device: Device) -> str:
+    """Why it is taken only where nothing else can do it; empty when it is good at this."""
+    if reason := _for_other_counts(entry, asked):
+        return reason
+    if entry.memory_bytes and device.name == "cpu":
+        return "without a GPU it takes many minutes"
+    return ""
+
+
+def _for_other_counts(entry: PipelineEntry, asked: Asked) -> str:
+    fewest, most = entry.best_with
+    return "" if fewest <= asked.files <= most else f"it is for {fewest} to {most} files"
+
+
 def _why(asked: Asked, device: Device, passed_over: Mapping[str, str]) -> str:
     if passed_over:
         return f"The best that can do this here. Not taken: {', '.join(passed_over)}."
@@ -143,21 +155,19 @@ def _why(asked: Asked, device: Device, passed_over: Mapping[str, str]) -> str:
     return f"The best for {files} on {device}; all it needs is here."
 
 
-def _unavailable(
-    unable: Sequence[PipelineEntry], passed_over: Mapping[str, str], asked: Asked
-) -> PipelineUnavailable:
-    """Some could do it, and each lacks something here."""
-    best = unable[0]
-    command = " && ".join(lack.command for lack in best.lacks())
+def _unavailable(unable: Mapping[PipelineEntry, str], asked: Asked) -> PipelineUnavailable:
+    """Some could do it, and each lacks something here; the one made for so many files first."""
+    able = sorted(unable, key=lambda entry: bool(_for_other_counts(entry, asked)))
+    command = " && ".join(lack.command for lack in able[0].lacks())
     wanted = f"formats={','.join(asked.formats)}" if asked.formats else "This request"
-    reasons = "; ".join(f"{entry.name}: {passed_over[entry.name]}" for entry in unable)
+    reasons = "; ".join(f"{entry.name}: {unable[entry]}" for entry in able)
     return PipelineUnavailable(
-        f"{wanted} is for {' or '.join(entry.name for entry in unable)}, which cannot run here. "
+        f"{wanted} is for {' or '.join(entry.name for entry in able)}, which cannot run here. "
         f"{reasons}.",
         next_step=f"Run `{command}` on this machine; nothing has to be restarted."
         if command
-        else f"Name the pipeline: pipeline={best.name}.",
-        details={"pipeline": best.name, "command": command},
+        else f"Name the pipeline: pipeline={able[0].name}.",
+        details={"pipeline": able[0].name, "command": command},
     )
 
 

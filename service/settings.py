@@ -121,8 +121,8 @@ class Settings:
     )
     attention_backend: str = _setting(
         "auto",
-        "Attention of the networks; auto is the best that works on the GPU.",
-        _choice("auto", "flash-attn", "xformers", "sdpa"),
+        "Attention of the networks; auto is the best that works on the GPU, triton our own kernel.",
+        _choice("auto", "triton", "flash-attn", "xformers", "sdpa"),
     )
     sparse_backend: str = _setting(
         "auto",

@@ -17,6 +17,7 @@ from service.guard.installed import Environment
 from service.guard.targets import Target
 
 ATTENTION = ("flash-attn", "xformers", "sdpa")  # the best first; PyTorch's own is always there
+OUR_KERNEL = "triton"  # taken where asked for, or by the networks where it was measured the best
 DTYPES = ("bfloat16", "float16", "float32")
 FIRST_WITH_BFLOAT16 = Target(8, 0)
 
@@ -90,7 +91,9 @@ def _dtype(asked: str, oldest: Target) -> Iterator[Finding]:
 def _best_attention(
     environment: Environment, targets: Sequence[Target], asked: str, refused: Collection[str]
 ) -> str:
-    first = 0 if asked == "auto" else ATTENTION.index(asked)
+    if asked == OUR_KERNEL and not _obstacle(OUR_KERNEL, environment, targets, refused):
+        return OUR_KERNEL
+    first = 0 if asked in ("auto", OUR_KERNEL) else ATTENTION.index(asked)
     return next(
         backend
         for backend in ATTENTION[first:]
@@ -103,8 +106,9 @@ def _attention(
 ) -> Iterator[Finding]:
     """R2: what was asked for, or is installed, and cannot be used here."""
     best = _best_attention(environment, targets, asked, refused)
-    for backend in ATTENTION[:-1]:
-        wanted = asked == backend or (asked == "auto" and backend in environment.distributions)
+    for backend in (OUR_KERNEL, *ATTENTION[:-1]):
+        installed = backend in environment.distributions and backend != OUR_KERNEL
+        wanted = asked == backend or (asked == "auto" and installed)
         obstacle = _obstacle(backend, environment, targets, refused)
         if wanted and obstacle:
             yield warning(

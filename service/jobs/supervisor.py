@@ -81,7 +81,7 @@ def run(
     if choices is not None:
         settings = replace(
             settings,
-            attention_backend=choices.attention,
+            attention_backend=_attention_backend(settings.attention_backend, choices),
             dtype=choices.dtype,
             sparse_backend=_sparse_backend(settings.sparse_backend, choices),
         )
@@ -134,6 +134,15 @@ def _guard(settings: Settings) -> tuple[str, Choices | None]:
         return "", verdict.choices
     sys.stderr.write(to_text(verdict.findings) + "\n")
     return summary(verdict.findings), None
+
+
+def _attention_backend(asked: str, choices: Choices) -> str:
+    """The guard's choice. "auto" stays where it passed nothing over that is installed: the networks
+    then take our own kernel too, where it was measured to be the best."""
+    packages = {"flash-attn": "flash_attn", "xformers": "xformers"}
+    installed = [name for name, package in packages.items() if importlib.util.find_spec(package)]
+    untouched = choices.attention == (*installed, "sdpa")[0]
+    return "auto" if asked == "auto" and choices.compiles and untouched else choices.attention
 
 
 def _sparse_backend(asked: str, choices: Choices) -> str:

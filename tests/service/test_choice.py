@@ -60,6 +60,9 @@ def test_unless_nothing_else_can_do_it() -> None:
     choice = take("trellis", asked=asked, device=Device())
     assert choice.entry.name == "trellis" and "many minutes" in choice.reason
     assert choice.passed_over == {"embedded": "it makes no sog"}
+    several = replace(HERE["trellis"], name="reconviagen", best_with=(2, 16))
+    choice = choose("mesh", (HERE["embedded"], several, HERE["sog"]), asked, GPU)
+    assert choice.entry is several and "it is for 2 to 16 files" in choice.reason
 
 
 def test_several_images_are_for_the_one_made_for_them() -> None:

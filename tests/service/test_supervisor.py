@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.guard.choices import Choices
 from service.jobs import supervisor
 from service.jobs.supervisor import find_devices
 from service.settings import SettingError
@@ -123,3 +124,28 @@ def _child(parent: int, module: str) -> int:
         if int(fields[1]) == parent and module in command and fields[0] != "Z":
             return int(status.parent.name)
     raise AssertionError(f"no child of {parent} runs {module}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "compiles", "expected"),
+    [("auto", True, "auto"), ("auto", False, "torch"), ("spconv", False, "spconv")],
+)
+def test_sparse_convolution_avoids_a_triton_that_does_not_compile(asked, compiles, expected):
+    choices = Choices("cuda", "bfloat16", "sdpa", compiles)
+    assert supervisor._sparse_backend(asked, choices) == expected
+    assert supervisor._sparse_backend(asked, Choices("cpu", "float32", "sdpa", False)) == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "choices", "expected"),
+    [
+        pytest.param("auto", ("sdpa", True), "auto", id="nothing was passed over"),
+        pytest.param("auto", ("sdpa", False), "sdpa", id="Triton does not compile"),
+        pytest.param("auto", ("xformers", True), "xformers", id="not what is installed"),
+        pytest.param("triton", ("triton", True), "triton", id="asked for"),
+    ],
+)
+def test_attention_stays_open_where_the_guard_passed_nothing_over(asked, choices, expected):
+    attention, compiles = choices
+    made = Choices("cuda", "bfloat16", attention, compiles)
+    assert supervisor._attention_backend(asked, made) == expected

@@ -216,6 +216,9 @@ def test_a_t4_computes_in_float16_with_pytorchs_own_attention(fake_environment: 
         (RTX_5090, {"xformers": "0.0.34"}, "auto", "sdpa"),
         (RTX_5090, {"flash-attn": "2.8.3", "xformers": "0.0.34"}, "xformers", "sdpa"),
         (A10G, {}, "auto", "sdpa"),
+        (A10G, {"triton": "3.4.0"}, "triton", "triton"),
+        (A10G, {"triton": "3.4.0"}, "auto", "sdpa"),
+        (A10G, {"flash-attn": "2.8.3"}, "triton", "flash-attn"),
     ],
 )
 def test_attention(

@@ -145,7 +145,7 @@ def test_a_sog_is_refused_by_who_makes_none_and_by_auto_without_weights(api) -> 
     assert "embedded makes none; pipeline=trellis" in answer.json()["detail"]
     answer = api.client.post("/v1/jobs/mesh", params={"formats": "sog"}, content=PICTURE)
     assert answer.status_code == 409
-    assert "formats=sog is for trellis" in answer.json()["detail"]
+    assert "formats=sog is for trellis or reconviagen" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
