@@ -209,10 +209,10 @@ def _write_lock(entry: WeightEntry, remotes: Sequence[RemoteFile], work: Path) -
         sha256 = remote.etag if known else sha256_of(path)
         files[file.name] = LockedFile(path.stat().st_size, sha256)
     lock = Lock(entry.repo, remotes[0].commit, entry.licence.name, files)
-    with (work / LOCK_NAME).open("w", encoding="utf-8") as file:
-        file.write(lock.to_json())
-        file.flush()
-        os.fsync(file.fileno())
+    with (work / LOCK_NAME).open("w", encoding="utf-8") as record:
+        record.write(lock.to_json())
+        record.flush()
+        os.fsync(record.fileno())
 
 
 def _publish(entry: WeightEntry, work: Path, place: Path) -> None:
