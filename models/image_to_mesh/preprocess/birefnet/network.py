@@ -138,8 +138,8 @@ def _folds(k: int) -> int:
 def _folded(image: Tensor, parts: int) -> Tensor:  # [B, 3, H, W]
     """[B, 3 * parts^2, H / parts, W / parts]: tiles of the image over one another.
 
-    Channel-major, then the tile's row and column. Before November 2024 the order was column, row,
-    channel: checkpoints of then load, and give noise.
+    Channel-major, then the tile's row and column, as in the code published with the weights; the
+    authors' code of before November 2024 goes by column, row, channel.
     """
     tiles = image.unflatten(3, (parts, -1)).unflatten(2, (parts, -1))  # [B, 3, p, h, p, w]
     folded: Tensor = tiles.permute(0, 1, 2, 4, 3, 5).flatten(1, 3)

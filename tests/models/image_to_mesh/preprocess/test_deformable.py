@@ -79,14 +79,15 @@ def test_rows_at_once_do_not_matter(draw: Draw, monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(deform_conv2d(x, offset, factor, weight), whole)
 
 
-def test_places_of_half_precision_are_exact_to_a_quarter_pixel() -> None:
-    """fp16 has no quarters beyond 256, nor whole numbers beyond 2048: places are fp32."""
-    x = torch.arange(400, dtype=torch.float16).expand(1, 1, 1, 400).contiguous() / 8
-    offset = torch.zeros(1, 2, 1, 400, dtype=torch.float16)
-    offset[0, 1] = 0.5
+def test_places_in_half_precision_keep_their_fractions() -> None:
+    """fp16 has no eighths beyond 256, nor odd numbers beyond 2048: places are computed in fp32."""
+    stripes = (torch.arange(400) % 2).half().expand(1, 1, 6, 400).contiguous()
+    offset = torch.zeros(1, 2, 6, 400, dtype=torch.float16)
+    offset[0, 1] = 0.125
     one = torch.ones(1, 1, 1, 1, dtype=torch.float16)
-    moved = deform_conv2d(x, offset, one.expand(1, 1, 1, 400), one)
-    assert torch.equal(moved[0, 0, 0, :-1], ((torch.arange(399) + 0.5) / 8).half())
+    moved = deform_conv2d(stripes, offset, one.expand(1, 1, 6, 400), one)
+    expected = torch.tensor([0.125, 0.875]).repeat(200)[:-1].expand(6, 399)
+    assert torch.equal(moved[0, 0, :, :-1].float(), expected)
 
 
 def test_offsets_that_are_no_numbers_look_outside(draw: Draw) -> None:

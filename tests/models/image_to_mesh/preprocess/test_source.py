@@ -94,7 +94,7 @@ def test_weights_without_torch_are_a_warning(
     without_torch(monkeypatch)
     picture = Picture("robot.png", np.dstack([RGB, np.full((40, 40), 255, np.uint8)]))
     picture.pixels[10:30, 10:30] = (200, 40, 40, 255)
-    found = cut_out(picture, source=mask_source("auto", "cuda:0"))
+    found = cut_out(picture, source=mask_source("auto", "cpu"))
     assert found.source == "background"
     (note,) = (note for note in found.notes if "torch" in note)
     assert 'pip install "meshpress[torch]"' in note
