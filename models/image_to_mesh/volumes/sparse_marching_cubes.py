@@ -166,7 +166,8 @@ def _around(edges: Tensor) -> Tensor:
     key, axis = edges >> 2, edges & 3
     steps = torch.tensor(STEPS, device=edges.device)
     u, v = steps[(axis + 1) % 3], steps[(axis + 2) % 3]
-    return torch.cat((key, key - u, key - v, key - u - v)).unique()
+    cubes: Tensor = torch.cat((key, key - u, key - v, key - u - v)).unique()
+    return cubes
 
 
 def _rows(values: Tensor, tables: CubeCases) -> Tensor:  # fp32 [M, 8] -> int64 [M]
@@ -210,8 +211,9 @@ def _triangles(
     number = with_middle.cumsum(0) - 1
     faces = torch.where(central, first_middle + number[cube, None], faces)
     # CENTRE is the third corner; the first ones pass each vertex of the loop once.
-    around = central.any(dim=1).nonzero().flatten()
-    middles = vertices.new_zeros(int(number[-1]) + 1, 3)
-    owner, at = number[cube[around]], faces[around, 0]
-    middles.index_add_(0, owner, vertices[at])
-    return faces, middles / torch.bincount(owner, minlength=len(middles))[:, None]
+    centred = with_middle.nonzero().flatten()
+    loop = tables.triangles[rows[centred]]  # [C, T, 3]
+    member = (loop[..., 2] == CENTRE)[..., None]
+    at = torch.searchsorted(edges, keys[centred, None] * 4 + name[loop[..., 0]])
+    around = vertices[at.clamp_(max=len(vertices) - 1)].masked_fill(~member, 0)
+    return faces, around.sum(dim=1) / member.sum(dim=1)

@@ -87,4 +87,5 @@ def _unit(vectors: Tensor, like: Tensor) -> Tensor:
 def _any_across(unit: Tensor) -> Tensor:
     """Some direction across each of unit [F, 3]."""
     least = torch.nn.functional.one_hot(unit.abs().argmin(dim=1), 3).to(unit)
-    return torch.linalg.cross(unit, least)
+    across: Tensor = torch.linalg.cross(unit, least)
+    return across

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BITS = 21
-"""Of a coordinate in a key: places from -1 to 2^20."""
+BITS = 20
+"""Of a coordinate in a key: three of them, and two bits more for an axis, fit an int64."""
 ROOM = (1 << BITS) - 2
+"""Coordinates may be -1 to ROOM: one beyond a grid of this side, both ways."""
 
 
 def key_of(coords: Tensor) -> Tensor:  # int [..., 3], from -1 -> int64 [...]

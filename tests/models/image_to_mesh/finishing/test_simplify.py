@@ -52,6 +52,24 @@ def test_broken_quadrics_are_replaced_by_a_manifold(monkeypatch: pytest.MonkeyPa
     assert 500 < len(triangles) <= 2000
 
 
+def test_pinched_necks_are_mended() -> None:
+    """Two balls that share an edge: four faces at it, as where a neck collapsed."""
+    ball = trimesh.creation.icosphere(3)
+    faces, vertices = np.asarray(ball.faces, np.int32), np.asarray(ball.vertices)
+    a, b = faces[0, :2]
+    turned = vertices[a] + vertices[b] - vertices  # about the edge's middle: a <-> b
+    other = faces[:, ::-1] + len(vertices)  # a point reflection turns faces over
+    other[other == len(vertices) + a], other[other == len(vertices) + b] = b, a
+    joined = np.concatenate((faces, other))
+    pinched = unpaired(joined)
+    assert (len(pinched.irregular), len(pinched.border)) == (1, 0)
+    mended = module._mended(np.concatenate((vertices, turned)), joined)
+    mesh = trimesh.Trimesh(*mended, process=False)
+    assert is_closed(mended[1])
+    assert len(mended[1]) < len(joined) + 8
+    assert mesh.volume == pytest.approx(2 * ball.volume, rel=0.01)
+
+
 def test_flat_parts_cost_nothing_and_sharp_edges_stay() -> None:
     mesh = trimesh.creation.box((1, 0.6, 0.4)).subdivide_to_size(0.03)
     fewer, triangles = simplify(np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int32), 60)
