@@ -154,8 +154,10 @@ def low_pass(picture: Array, texels_per_pixel: float) -> Array:
 def look_up(picture: Array, at: npt.NDArray[np.float64]) -> Array:  # -> (P, 3)
     """Bilinear look-up at points (P, 2), as (column, row).
 
-    cv2.remap takes at most 32767 rows: the list is folded into a rectangle.
+    cv2.remap takes at most 32767 rows: the list is folded into a rectangle. It takes no empty one.
     """
+    if len(at) == 0:
+        return np.zeros((0, 3), np.float32)
     side = 4096
     rows = -(-len(at) // side)
     folded = np.zeros((rows * side, 2), np.float32)
