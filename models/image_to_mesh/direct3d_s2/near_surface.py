@@ -19,7 +19,7 @@ from models.nn.sites import pack
 AT_ONCE = 16_384
 """Blocks looked at together: 1,000 values of 4 bytes and 8 of an index for each, 200 MB."""
 OUTSIDE = 1.0
-"""The field beyond the grid, and where nothing is known of it."""
+"""The field where nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -86,30 +86,25 @@ def _once(coords: Tensor, values: Tensor, resolution: int) -> Field:
 def _with_neighbours(blocks: Blocks, elsewhere: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Lowest corners int32 [t, 3] and values fp32 [t, 10, 10, 10]: a layer of voxels around each.
 
-    The layer is of the neighbouring blocks, or of `elsewhere`, or OUTSIDE beyond the grid.
+    The layer is of the neighbouring blocks, or of `elsewhere`. At the grid's ends the last voxels
+    stand there once more: no cube beyond has a surface that those within have not.
     """
     index = _row_grid(blocks)
     flat, coarse = blocks.values.reshape(-1), blocks.resolution // elsewhere.shape[0]
     ticks = torch.arange(-1, EDGE + 1, device=index.device)
-    which, within = ticks.div(EDGE, rounding_mode="floor") + 1, ticks % EDGE
-    place = (within[:, None, None] * EDGE + within[:, None]) * EDGE + within
     for cells in blocks.cells.long().split(AT_ONCE):
-        rows = index[_grid(*(cells[:, axis, None] + which for axis in range(3)))].long()
-        own = flat[rows.clamp(min=0) * VOXELS + place].float()
-        voxels = [cells[:, axis, None] * EDGE + ticks for axis in range(3)]
-        known = [v.clamp(0, blocks.resolution - 1) for v in voxels]
-        around = elsewhere[_grid(*(v // coarse for v in known))].float()
-        beyond = [v != k for v, k in zip(voxels, known, strict=True)]
-        x, y, z = _grid(*beyond)
-        around = around.masked_fill(x | y | z, OUTSIDE)
+        voxels = (cells[..., None] * EDGE + ticks).clamp_(0, blocks.resolution - 1).unbind(1)
+        rows = index[_grid(*(v // EDGE for v in voxels))].long()
+        x, y, z = _grid(*(v % EDGE for v in voxels))
+        own = flat[rows.clamp(min=0) * VOXELS + (x * EDGE + y) * EDGE + z].float()
+        around = elsewhere[_grid(*(v // coarse for v in voxels))].float()
         yield (cells * EDGE - 1).int(), torch.where(rows >= 0, own, around)
 
 
 def _row_grid(blocks: Blocks) -> Tensor:
-    """int32 [S + 2]^3: the row of the block at each place, -1 for none; a rim around."""
-    side = blocks.side + 2
-    index = blocks.cells.new_full((side, side, side), -1)
-    x, y, z = (blocks.cells.long() + 1).unbind(1)
+    """int32 [S, S, S]: the row of the block at each place, -1 for none."""
+    index = blocks.cells.new_full((blocks.side,) * 3, -1)
+    x, y, z = blocks.cells.long().unbind(1)
     index[x, y, z] = torch.arange(len(blocks), dtype=torch.int32, device=index.device)
     return index
 

@@ -21,9 +21,6 @@ from models.image_to_mesh.direct3d_s2.unet3d import UNet3d
 
 WIDTH = 8
 UNET_WIDTHS = (8, 32, 128, 512)
-OUTSIDE = 1.0
-"""The distance where nothing is known."""
-
 OnPatch = Callable[[int, int], None]
 """Called when so many patches of so many are done; what it raises ends the work."""
 
@@ -74,26 +71,25 @@ class Refiner(nn.Module):
         self,
         decoded: Decoded,  # its features after `head`
         on_patch: OnPatch = lambda done, total: None,
-    ) -> Tensor:  # [R, R, R], the distance of every voxel; OUTSIDE in patches without a block
+    ) -> Tensor:  # [R, R, R], the distance of every voxel; 1 in patches without a block
         sdf, features = decoded.sdf, decoded.extra
         if features is None:
             raise ValueError("the refiner needs the features that its `head` made")
         dtype = self.conv_in.weight.dtype
-        field = sdf.values.new_full((self.resolution,) * 3, OUTSIDE, dtype=dtype)
-        far = field.new_full((1,), OUTSIDE)
+        field = sdf.values.new_zeros((self.resolution,) * 3, dtype=dtype)
+        far = field.new_ones(1)
         empty = self.head(field.new_zeros(1, self.latent_mlp.in_features))[0]
         size = self.patch_size // EDGE
         starts = patch_starts(sdf.side, size)
         ramps = _ramps(self.resolution, self.patch_size, field)
         for done, start in enumerate(starts, 1):
-            distances = sdf.patch(start, size, far)
-            if distances is not None:
-                known = features.patch(start, size, empty)
-                out = self.patch(distances[None].to(dtype), known[None].to(dtype))[0, 0]
-                x, y, z = (ramps[first] for first in start)
-                share = x[:, None, None] * y[:, None] * z
-                place = tuple(slice(n * EDGE, n * EDGE + self.patch_size) for n in start)
-                field[place] += share * (out - OUTSIDE)
+            x, y, z = (ramps[first] for first in start)
+            refined = x[:, None, None] * y[:, None] * z
+            distances, known = sdf.patch(start, size, far), features.patch(start, size, empty)
+            if distances is not None and known is not None:
+                refined *= self.patch(distances[None].to(dtype), known[None].to(dtype))[0, 0]
+            place = tuple(slice(n * EDGE, n * EDGE + self.patch_size) for n in start)
+            field[place] += refined
             on_patch(done, len(starts))
         return field
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks, patch_starts
-from models.image_to_mesh.direct3d_s2.refiner import OUTSIDE, UNET_WIDTHS, WIDTH, OnPatch
+from models.image_to_mesh.direct3d_s2.near_surface import OUTSIDE
+from models.image_to_mesh.direct3d_s2.refiner import UNET_WIDTHS, WIDTH, OnPatch
 from models.image_to_mesh.direct3d_s2.unet3d import UNet3d
 
 POOLED = EDGE // 2

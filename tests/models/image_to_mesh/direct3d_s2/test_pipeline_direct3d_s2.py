@@ -47,11 +47,12 @@ def run(egg_generators: dict[str, Generator], oval: InputFile, tmp_path: Path) -
 def test_image_to_mesh(run: Run, version: str, resolution: int) -> None:
     result = run(version, resolution=resolution)
     report = result.report
-    assert json.loads(json.dumps(report)) == report
+    json.dumps(report)
     glb = result.artifacts[0].path.read_bytes()
     mesh = trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh", process=False)
-    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=0.05)  # 500 faces
+    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=0.03)  # 500 faces
     assert len(mesh.faces) == report["mesh"]["faces"] <= 520
+    assert report["mesh"]["watertight"]
     assert report["release"] == version
     assert (
         ("tokens_1024" in report) == ("sparse_1024" in report["samplers"]) == (resolution == 1024)

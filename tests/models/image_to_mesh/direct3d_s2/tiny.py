@@ -38,7 +38,9 @@ SPARSE_DIT = {
     "num_kv_heads": 2,
     "mlp_ratio": 1,
 }
-RADIUS = 0.35
+WIDE, TALL = 0.33, 0.44
+"""Half the egg's extents; where its distance is a level it fills 0.95 of the grid."""
+STEEP = 16
 UNET = {"layers_per_block": 1, "layers_mid_block": 0, "widths": (8, 8, 8, 8)}
 CHANGED: Mapping[str, Arguments] = {
     "dense_vae": {
@@ -142,7 +144,7 @@ class Egg(nn.Module):
         cells = latent.coords[:, 1:]
         empty = torch.zeros(len(cells), 1, EDGE, EDGE, EDGE)
         places = Blocks(cells, empty, self.out_resolution).voxels()
-        sdf = (8 * egg(places, self.out_resolution)).clamp(-1, 1)
+        sdf = (STEEP * egg(places, self.out_resolution)).clamp(-1, 1)
         decoded = Blocks(cells, sdf.view_as(empty), self.out_resolution)
         return Decoded(decoded, decoded)
 
@@ -150,7 +152,9 @@ class Egg(nn.Module):
 def egg(places: Tensor, resolution: int) -> Tensor:
     """int [..., 3] of a grid -> nearly the distance to the egg, in units of the grid."""
     x, y, z = (places / resolution - 0.5).unbind(-1)
-    return torch.sqrt(x**2 + (y * (0.8 + 0.4 * y)) ** 2 + z**2) - RADIUS
+    up = y / TALL
+    across = torch.sqrt(x**2 + z**2) / (WIDE * (1 - 0.25 * up))
+    return WIDE * (torch.sqrt(across**2 + up**2) - 1)
 
 
 class Sides(nn.Module):
