@@ -125,6 +125,25 @@ def test_conditions_in_half_precision(
         assert 0 < (half - whole).abs().max() <= within * whole.abs().max()
 
 
+@torch.no_grad()
+def test_the_structure_is_told_of_patches_alone_the_latent_of_all_tokens(
+    loaded: ReconViaGenPipeline, rng: np.random.Generator
+) -> None:
+    """Of 5 + 37^2 tokens the first five are class or camera, and registers, in both networks."""
+    generator, networks = loaded.generator, loaded.generator.networks
+    pictures = [rng.integers(0, 256, (518, 518, 3), dtype=np.uint8) for _ in range(2)]
+    conditions = generator.look(pictures)
+    tokens = generator.base.look(pictures)
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    seen = networks.vggt(pixels)
+    assert tokens.shape[1] == seen.layers[0].shape[1] == 5 + 37 * 37
+    patches = [layer[:, 5:] for layer in seen.layers]
+    structure = networks.structure_condition(patches, tokens[:, 5:])
+    torch.testing.assert_close(conditions.structure, structure)
+    torch.testing.assert_close(conditions.latent, networks.latent_condition(seen.layers, tokens))
+    torch.testing.assert_close(conditions.poses, seen.poses)
+
+
 # -- sampling ------------------------------------------------------------------------------------
 
 
