@@ -21,8 +21,8 @@ from models.image_to_mesh.volumes.voxel_index import ROOM, key_of
 
 COARSEST = 64
 """Voxels along the blocks where the descent begins, and which the CPU fills."""
-AT_ONCE = 1 << 22
-"""Pairs of block and triangle measured together: they fill a GPU, and take a GB of its memory."""
+AT_ONCE = 1 << 21
+"""Pairs of block and triangle measured together: they fill a GPU, and take 2 GB of its memory."""
 SLACK = 2e-3
 """Voxels by which a bound may be off: rounding of fp32 at 1,000 voxels from the origin."""
 
