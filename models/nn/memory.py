@@ -6,11 +6,19 @@ for as long as somebody holds it: a job's log, say.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
 
 import torch
+
+
+def give_back(device: torch.device | str) -> None:
+    """What nobody holds any more is free for others, in this process and beside it."""
+    gc.collect()  # networks and their hooks refer to each other
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextmanager

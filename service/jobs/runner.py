@@ -95,10 +95,24 @@ class Runner:
 
     def _load(self, entry: PipelineEntry) -> Pipeline:
         if entry.loader not in self._pipelines:
+            if entry.weights:
+                self._unload_networks()
             module, _, function = entry.loader.partition(":")
             load = getattr(importlib.import_module(module), function)
             self._pipelines[entry.loader] = load(self.device)
         return self._pipelines[entry.loader]
+
+    def _unload_networks(self) -> None:
+        """One pipeline with weights at a time: the next looks at how much memory is free."""
+        loaded = [
+            entry.loader
+            for entry in self._table
+            if entry.weights and entry.loader in self._pipelines
+        ]
+        for loader in loaded:
+            del self._pipelines[loader]
+        if loaded:
+            importlib.import_module("models.nn.memory").give_back(self.device)
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         """One step to its last event."""
