@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 
 from models.weights.catalogue import WeightEntry
 from models.weights.store import find
 from service import __version__
-from service.choice import Asked, choose
+from service.choice import Asked, Choice, choose
+from service.errors import PipelineUnavailable
 from service.http.parts import Parts, PartsOf, in_thread
 from service.http.schemas import (
     ChoiceView,
@@ -50,8 +53,10 @@ async def list_pipelines(parts: PartsOf) -> PipelineList:
 
 def _view(parts: Parts) -> PipelineList:
     device = device_of(parts)
-    tasks = dict.fromkeys(entry.task for entry in parts.pipelines)
-    chosen = {task: choose(task, parts.pipelines, Asked(1), device) for task in tasks}
+    chosen: dict[str, Choice] = {}
+    for task in dict.fromkeys(entry.task for entry in parts.pipelines):
+        with suppress(PipelineUnavailable):  # then every one of the task's says itself why not
+            chosen[task] = choose(task, parts.pipelines, Asked(1), device)
     taken = {choice.entry.name for choice in chosen.values()}
     return PipelineList(
         pipelines=[

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from models.weights.catalogue import find_entries
+from service.jobs import database
+from service.jobs.roster import Roster
 from service.pipelines import PIPELINES, find_pipeline
 
 COMMAND = "meshpress models pull trellis-image-large dinov2-large-registers"
@@ -166,20 +168,32 @@ def test_options_that_cannot_be_are_explained(option, words, api) -> None:
     assert words in answer.json()["detail"]
 
 
-def test_the_same_key_gets_the_same_job_when_another_would_be_chosen_now(
-    serve, models_dir, monkeypatch
-) -> None:
-    """Weights arrive between a request and its repetition: it is still the same request."""
+@pytest.fixture
+def gpu_api(serve: Callable, models_dir: Path):
+    """An API whose one worker says that it has a GPU of 24 GiB."""
     api = serve(real_queue=True)
+    engine = database.create_engine(api.settings.effective_queue_url)
+    roster = Roster(engine)
+    roster.register("w:cuda:0", 24 << 30)
+    roster.heartbeat("w:cuda:0", "cuda:0", 1, "idle")
+    engine.dispose()
+    return api
 
-    def send() -> dict:
-        headers = {"Idempotency-Key": "once", "Content-Type": "image/png"}
-        answer = api.client.post("/v1/jobs/mesh", content=PICTURE, headers=headers)
+
+def test_auto_follows_what_is_here_and_a_key_keeps_what_was_taken(gpu_api, models_dir) -> None:
+    """Weights arrive between a request and its repetition: it is still the same request."""
+
+    def send(key: str) -> dict:
+        headers = {"Idempotency-Key": key, "Content-Type": "image/png"}
+        answer = gpu_api.client.post("/v1/jobs/mesh", content=PICTURE, headers=headers)
         assert answer.status_code == 202, answer.text
         return answer.json()
 
-    first = send()
+    first = send("once")
+    assert first["steps"][0]["pipeline"] == "embedded"
     assert "not in" in first["steps"][0]["choice"]["passed_over"]["trellis"]
     provide(models_dir)
-    again = send()
+    assert send("twice")["steps"][0]["pipeline"] == "trellis"
+    assert listed(gpu_api, "trellis")["default"] is True
+    again = send("once")
     assert again["id"] == first["id"] and again["steps"] == first["steps"]
