@@ -56,8 +56,9 @@ def fill_holes(
     on_border = np.zeros(len(vertices), bool)
     on_border[border.reshape(-1)] = True
     near = faces[on_border[faces].any(axis=1)]
-    used = vertices[faces.min() : faces.max() + 1]
-    limit = largest * float(np.linalg.norm(np.ptp(used, axis=0)))
+    used = np.zeros(len(vertices), bool)
+    used[faces.reshape(-1)] = True
+    limit = largest * float(np.linalg.norm(np.ptp(vertices[used], axis=0)))
     loops, stray = _loops(border)
     fit = [loop for loop in loops if _around(vertices[loop]) <= limit]
     left = len(loops) - len(fit) + stray

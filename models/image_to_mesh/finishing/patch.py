@@ -39,6 +39,8 @@ def patch(loop: Floats, taken_edge: npt.NDArray[np.bool_]) -> Patch:
     )
 
     count = len(loop)
+    if count == 3:  # one face is missing: by far the most frequent, and never too coarse
+        return Patch(loop, np.array([[0, 1, 2]], np.int32))
     triangles = np.empty((count - 2, 3), np.int32)
     triangulate = smallest_area if count <= LONGEST_FOR_AREA else shortest_ears
     loop = np.ascontiguousarray(loop, np.float64)
