@@ -204,8 +204,8 @@ def modulated(
 ) -> Tensor:  # [N, C]
     """x * (1 + scale) + shift, rounded after each operation.
 
-    As the reference rounds it: blocks of nearly equal weight are then chosen as it chose them, which
-    a single rounding, more exact, does not do.
+    As the reference rounds: blocks of nearly equal weight are then chosen as it chooses them, which
+    a single rounding, though more exact, does not do.
     """
     if len(scale) > 1:
         scale, shift = place.per_row(scale), place.per_row(shift)
