@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.context import Unavailable
-from models.weights import convert_pickle
 from models.weights.catalogue import WeightEntry
 from models.weights.safetensors import NotSafetensors, check
 
@@ -23,6 +22,8 @@ SECONDS_AT_LEAST = 120.0
 BYTES_A_SECOND = 10e6
 """A disk slower than this is given up on."""
 PACKAGES = ("torch", "safetensors")
+CONVERTER = Path(__file__).with_name("convert_pickle.py")
+"""A program, never imported here: torch is for the child alone."""
 
 
 def published(entry: WeightEntry) -> WeightEntry:
@@ -54,7 +55,7 @@ def convert(source: Path, target: Path) -> list[str]:
     Raises Unavailable where the file is no pickle of tensors; `target` is whole or does not exist.
     """
     seconds = SECONDS_AT_LEAST + source.stat().st_size / BYTES_A_SECOND
-    command = [sys.executable, "-I", convert_pickle.__file__, str(source), str(target)]
+    command = [sys.executable, "-I", str(CONVERTER), str(source), str(target)]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(
