@@ -41,6 +41,35 @@ def test_tangent_points_along_growing_u(mirrored: bool, hand: int) -> None:
     assert tangents(positions, normals, uv, faces) == pytest.approx(expected, abs=1e-6)
 
 
+def test_how_a_flat_part_is_cut_up_has_no_effect() -> None:
+    """At a vertex of two flat parts whose u grows in two directions; one is whole or in three."""
+    angle = np.radians(40)
+    parts = [
+        (np.array([(0, 0), (-1, -1), (0, -1)]), 0.0),
+        (np.array([(0, 0), (0, -1), (0.3, -0.9), (0.5, -0.5), (1, 0)]), angle),
+    ]
+    results = []
+    for cuts in ([(0, 1, 4)], [(0, 1, 2), (0, 2, 3), (0, 3, 4)]):
+        positions, uv, faces = [], [], []
+        for index, (corners, turn) in enumerate(parts):
+            rotation = np.array(((np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))))
+            start = 3 * index
+            positions += [(*corner, 0) for corner in corners]
+            uv += (corners @ rotation.T * (0.1, -0.1) + 0.5).tolist()
+            for cut in [(0, 1, 2)] if index == 0 else cuts:
+                faces.append([start + k if k else 0 for k in cut])
+        normals = np.tile(np.array([0, 0, 1], np.float32), (len(positions), 1))
+        results.append(
+            tangents(
+                np.array(positions, np.float32), normals, np.array(uv, np.float32),
+                np.array(faces, np.int32),
+            )[0]
+        )  # fmt: skip
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+    between = np.degrees(np.arctan2(results[0][1], results[0][0]))
+    assert 1 < abs(between) < 39  # of both parts
+
+
 def test_green_points_up_and_red_to_the_right() -> None:
     """On an upright picture a slope that looks up is green, one that looks right is red."""
     positions, faces, uv, normals = plane()
