@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
@@ -30,13 +30,19 @@ def accepted_options(entry: PipelineEntry, table: Table = PIPELINES) -> type[Bas
     return entry.options if then is None else _with_splats(entry.options, then.options)
 
 
-def accepted_properties(entries: Iterable[PipelineEntry], table: Table) -> dict[str, Schema]:
+def accepted_properties(entries: Sequence[PipelineEntry], table: Table) -> dict[str, Schema]:
     """Each option of these pipelines by name, as JSON schema; what they differ in is joined: the
-    choices of both, no default."""
+    choices of both, no default. What not all of them have says whose it is."""
     merged: dict[str, Any] = {}
+    owners: dict[str, list[str]] = {}
     for entry in entries:
         for name, schema in properties_of(entry, table).items():
             merged[name] = _joined(merged[name], schema) if name in merged else schema
+            owners.setdefault(name, []).append(entry.name)
+    for name, names in owners.items():
+        if len(names) < len(entries):
+            text = f"{merged[name].get('description', '')} Only {', '.join(names)}."
+            merged[name] = {**merged[name], "description": text.lstrip()}
     return merged
 
 
