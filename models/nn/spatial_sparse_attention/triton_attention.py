@@ -194,7 +194,8 @@ def dealt(queries: Segments, keys: Segments, most: int, device: torch.device) ->
         )
         return torch.stack(columns, dim=1).int().to(device)
 
-    return queries.cached(("dealt", keys, most, device), deal)
+    others = None if keys is queries else keys  # nothing shall hold itself
+    return queries.cached(("dealt", others, most, device), deal)
 
 
 def _parts(total: int, most: int) -> Iterator[tuple[int, int]]:

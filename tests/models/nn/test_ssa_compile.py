@@ -78,7 +78,7 @@ def choices(capability: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("version", "capability"), SERVED)
 def test_tiles_fit_and_do_not_spill(version: str, capability: int, tmp_path: Path) -> None:
     multiply = products(capability, "*fp16")
-    if capability >= 80:
+    if capability == 86:  # on others the same, but for the names of instructions
         multiply += products(capability, "*bf16")
     for report in (found := reports(version, capability, multiply + choices(capability), tmp_path)):
         assert report["shared"] <= SHARED_LIMIT[capability], report
