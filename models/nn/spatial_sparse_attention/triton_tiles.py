@@ -1,8 +1,8 @@
 """How large the tiles of each kernel are on which card, with how many warps and stages.
 
 A table, without measurement: the same card gets the same tiles, hence the same rounding, in every
-process. Rows of sm_90 were measured (docs/benchmarks.md); the others are sized by shared memory and
-registers and compiled ahead of time, not timed.
+process. They were measured on sm_90 (docs/benchmarks.md); on other cards they fit shared memory and
+registers, compiled ahead of time, but were not timed.
 """
 
 from __future__ import annotations
@@ -36,20 +36,15 @@ class Tiles:
     chosen: Tile
 
 
-_TILES = {
-    90: Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3)),
-    80: Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3)),
-    75: Tiles(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 2)),
-}
-
-
 def choice_warps(size: int) -> int:
     """Warps of `choose_blocks` for so many blocks, a power of two."""
     return min(32, max(1, size // BLOCKS_PER_WARP))
 
 
+_MODERN = Tiles(Tile(128, 64, 4, 3), Tile(128, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 3))
+_TURING = Tiles(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2), Tile(16, 32, 1, 2))
+
+
 def tiles_of(capability: int) -> Tiles:
-    """Of 10 * major + minor. sm_120 has the shared memory of an 80."""
-    if 90 <= capability < 100:
-        return _TILES[90]
-    return _TILES[80 if capability >= 80 else 75]
+    """Of 10 * major + minor. sm_75 has 64 KB of shared memory and no asynchronous copies."""
+    return _MODERN if capability >= 80 else _TURING
