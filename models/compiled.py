@@ -1,4 +1,4 @@
-"""Compiles loops over arrays with numba, and spreads them over the cores.
+"""Compiles loops over arrays with numba.
 
 Knows nothing of what the loops do. Import it inside functions only: numba takes a third of a second
 to load. Compiled code is kept on disk, in NUMBA_CACHE_DIR or the user's cache folder; a cache that
@@ -13,7 +13,6 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ LOG = logging.getLogger(__name__)
 # Fused multiply-add only: sums keep their order, so a result does not depend on vector widths.
 ARITHMETIC = {"contract"}
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC, "error_model": "numpy"}
-PARTS_PER_CORE = 8
-"""Parts of a range differ in work: small ones even it out."""
 
 
 def taken(kind: Any, dimensions: int) -> Any:
@@ -97,23 +94,3 @@ def cache_folder(package: Path) -> Path | None:
         LOG.warning("compiled code is not cached: %s", error)
         return None
     return folder
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which a container limits."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def in_ranges(work: Callable[[int, int], None], count: int) -> None:
-    """work(begin, end) over all of range(count), in parts and on all cores."""
-    cores = usable_cores()
-    size = max(1, -(-count // (cores * PARTS_PER_CORE)))
-    begins = range(0, count, size)
-    if cores == 1 or len(begins) < 2:
-        work(0, count)
-        return
-    with ThreadPoolExecutor(cores) as pool:
-        for done in [pool.submit(work, begin, min(begin + size, count)) for begin in begins]:
-            done.result()

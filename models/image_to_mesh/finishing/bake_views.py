@@ -9,11 +9,15 @@ show what lies behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
+from models.cores import usable_cores
 from models.image_to_mesh.finishing.bake import look_up, low_pass
 from models.image_to_mesh.finishing.visibility import DepthBuffer, View
 from models.image_to_mesh.geometry.surface import Faces
@@ -29,7 +33,9 @@ BIAS_SHARE = 0.005
 """Of the object's size: this far behind the buffer still counts as seen."""
 OUTLINE_PX = 3.0
 """Pixels from an outline, of the object's or of a part before another, within which trust fades."""
-POINTS_AT_ONCE = 1 << 18
+LEAST_FACING = 0.1
+"""Cosine below which a view says nothing."""
+POINTS_AT_ONCE = 1 << 16
 
 
 def paint_views(
@@ -43,23 +49,27 @@ def paint_views(
 ) -> tuple[Array, float]:
     """The colours (P, 3), and the share of the points whose colours come from views."""
     total, weight = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.float32)
-    for view in views:
-        buffer = DepthBuffer(
-            vertices.astype(np.float64), faces, view, side_px=BUFFER_SIDE_PX, bias_share=BIAS_SHARE
-        )
-        picture = low_pass(view.beyond_outline, texels_per_unit / view.pixels_per_unit)
-        trust = np.repeat(_trust(view, buffer)[..., None], 3, axis=2)
-        for begin in range(0, len(points), POINTS_AT_ONCE):
-            part = slice(begin, begin + POINTS_AT_ONCE)
-            towards = view.camera.towards(points[part].astype(np.float64))
-            length = np.linalg.norm(normals[part], axis=1)
-            facing = np.einsum("pi,pi->p", normals[part], towards) / np.maximum(length, 1e-30)
-            mine = np.flatnonzero(facing > 0.1)
-            at = points[part][mine].astype(np.float64)
-            pixels = view.pixels(at)
-            share = facing[mine] ** SHARPNESS * buffer.sees(at) * look_up(trust, pixels)[:, 0]
-            total[begin + mine] += share[:, None] * look_up(picture, pixels)
-            weight[begin + mine] += share
+    hiding = vertices.astype(np.float64)
+
+    def paint(view: View, buffer: DepthBuffer, picture: Array, trust: Array, part: slice) -> None:
+        towards = view.camera.towards(points[part].astype(np.float64))
+        length = np.linalg.norm(normals[part], axis=1)
+        facing = np.einsum("pi,pi->p", normals[part], towards) / np.maximum(length, 1e-30)
+        mine = np.flatnonzero(facing > LEAST_FACING)
+        at = points[part][mine].astype(np.float64)
+        pixels = view.pixels(at)
+        share = facing[mine] ** SHARPNESS * buffer.sees(at) * look_up(trust, pixels)[:, 0]
+        total[part.start + mine] += share[:, None] * look_up(picture, pixels)
+        weight[part.start + mine] += share
+
+    parts = [slice(k, k + POINTS_AT_ONCE) for k in range(0, len(points), POINTS_AT_ONCE)]
+    # BLAS takes one thread a call: its own, times those that call it, would wait for each other.
+    with ThreadPoolExecutor(usable_cores()) as pool, threadpool_limits(1, user_api="blas"):
+        for view in views:
+            buffer = DepthBuffer(hiding, faces, view, side_px=BUFFER_SIDE_PX, bias_share=BIAS_SHARE)
+            picture = low_pass(view.beyond_outline, texels_per_unit / view.pixels_per_unit)
+            trust = np.repeat(_trust(view, buffer)[..., None], 3, axis=2)
+            list(pool.map(partial(paint, view, buffer, picture, trust), parts))
     seen = np.minimum(weight / SEEN_FULLY, 1)[:, None]
     painted = total / np.maximum(weight, 1e-12)[:, None]
     return np.asarray(seen * painted + (1 - seen) * colours, np.float32), float(seen.mean())

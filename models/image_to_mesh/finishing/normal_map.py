@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from models.compiled import in_ranges
+from models.cores import in_ranges
 from models.image_to_mesh.finishing.texels import Texels
 from models.image_to_mesh.geometry.surface import Faces
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
+from models.cores import usable_cores
 from models.image_to_mesh.finishing.edges import Faces
 
 Positions = npt.NDArray[np.float32]
@@ -55,8 +56,6 @@ def remove_hidden(
     label, count = pieces(faces, len(vertices))
     if count < 2:
         return faces
-    from models.compiled import usable_cores
-
     positions, corners = _contiguous(vertices, faces)
     views = _views(positions, corners, directions, side_px)
     with ThreadPoolExecutor(usable_cores()) as pool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.compiled import in_ranges
+from models.cores import in_ranges
 
 Array = npt.NDArray[np.float32]
 

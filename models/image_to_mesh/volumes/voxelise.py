@@ -74,7 +74,7 @@ def _filled(
     coarse: _Pairs, triangles: Triangles, resolution: int, band: float
 ) -> list[tuple[Tensor, Tensor]]:
     """Voxels and distances of each block, a block to a thread; on the CPU."""
-    from models.compiled import usable_cores
+    from models.cores import usable_cores
     from models.image_to_mesh.volumes.voxelise_compiled import gather, nearest_in_block
 
     order = coarse.block.argsort(stable=True)
