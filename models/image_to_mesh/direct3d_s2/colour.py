@@ -75,7 +75,7 @@ def coloured(
     camera = _fitted(object_to_camera(azimuth, elevation), vertices, rgba)
     view = View(rgba, camera)
     share = _seen(vertices, faces, camera)
-    pixels = view.pixels(vertices)
+    pixels = view.pixels(vertices.astype(np.float64))
     front = view.beyond_outline
     colours = share * _sampled(front, pixels, rgba.shape)
     colours += (1 - share) * _sampled(rim_diffused(rgba, front), pixels, rgba.shape)

@@ -97,7 +97,8 @@ class Generator:
         dtype = flow.input_layer.weight.dtype
 
         def network(x: Tensor, t: Tensor, cond: Condition) -> Tensor:
-            return flow(x.to(dtype), t, cond).float()
+            velocity: Tensor = flow(x.to(dtype), t, cond)
+            return velocity.float()
 
         with self.residency.at_work(flow):
             velocity = DenseVelocity(network, batched=self.device.type == "cuda")

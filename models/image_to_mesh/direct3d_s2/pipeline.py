@@ -6,7 +6,7 @@ bottom. The two releases are one pipeline with other networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -160,7 +160,7 @@ def _only(inputs: Sequence[InputFile]) -> InputFile:
     return inputs[0]
 
 
-def _samplers(own: dict[str, Sampler], options: Direct3DS2Options) -> dict[str, Sampler]:
+def _samplers(own: Mapping[str, Sampler], options: Direct3DS2Options) -> dict[str, Sampler]:
     """The release's, where the options say nothing else."""
     asked = {
         "dense": options.dense_steps,

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.image_to_mesh.direct3d_s2.blocks import VOXELS, Blocks, from_children
+from models.image_to_mesh.direct3d_s2.blocks import EDGE, VOXELS, Blocks, from_children
 from models.image_to_mesh.direct3d_s2.sparse_torso import SparseTorso
 from models.image_to_mesh.direct3d_s2.subdivided_conv import subdivided_conv
 from models.nn.sites import Sites
@@ -78,11 +79,16 @@ class SdfDecoder(SparseTorso):
             sdf.put(rows, torch.tanh(self.out_layer(voxels)))
             if head is not None:
                 extra.put(rows, torch.cat([head(part) for part in voxels.split(ROWS_AT_ONCE)]))
-        size = self.resolution * 8
+        size = self.out_resolution
         decoded = from_children(cells, sdf.filled(), size)
-        return Decoded(
-            decoded, None if head is None else from_children(cells, extra.filled(), size)
-        )
+        if head is None:
+            return Decoded(decoded)
+        return Decoded(decoded, from_children(cells, extra.filled(), size))
+
+    @property
+    def out_resolution(self) -> int:
+        """Voxels along the grid that is decoded."""
+        return self.resolution * EDGE
 
     def _voxels(self, h: SparseTensor) -> Tensor:
         """[N, C] -> [N * 512, C / 16]."""
@@ -144,6 +150,6 @@ class _Subdivide(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:  # [N, C] -> [N * 8, C']
         h = self.act_layers[0](x)
         h = h.replace(F.silu(h.feats, inplace=True))
-        stored = self.out_layers[0].conv
+        stored = cast(SparseConv3d, self.out_layers[0]).conv
         out = subdivided_conv(h, stored.engine_weight, stored.bias)
         return out.replace(F.silu(out.feats, inplace=True))

@@ -74,4 +74,5 @@ class _Halve(nn.Module):
         h = norm(first(h))
         h = second(h.replace(silu(h.feats)))
         # Pooled anew, on the very same sites: they are kept with those of x.
-        return h + self.skip_connection(downsample(x, 2, "trellis"))
+        out: SparseTensor = h + self.skip_connection(downsample(x, 2, "trellis"))
+        return out

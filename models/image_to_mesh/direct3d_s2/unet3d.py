@@ -80,8 +80,8 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
         h = self.conv2(F.silu(self.norm2(h), inplace=True))
-        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return h
+        out: Tensor = h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return out
 
 
 class _Halved(nn.Module):

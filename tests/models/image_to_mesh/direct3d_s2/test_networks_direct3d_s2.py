@@ -172,6 +172,7 @@ def test_stages_hand_over_what_the_next_one_takes(
         assert sorted(x.coords.tolist()) == cells.tolist()
         field = generator.surface_512(x, lambda done, total: None)
         assert torch.isfinite(field.values).all()
+        assert generator.networks.sparse_vae_1024.out_resolution == 2 * VOXELS
         field = generator.surface_1024(x, lambda done, total: None)
         assert torch.isfinite(field.values).all()
 
