@@ -98,7 +98,11 @@ def memory() -> tuple[int, int]:
 
 @pytest.mark.parametrize("offload", [False, True], ids=["resident", "off_loaded"])
 def test_memory_is_back_after_success_cancel_and_failure(
-    folder: Path, disc: InputFile, tmp_path: Path, offload: bool
+    folder: Path,
+    disc: InputFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offload: bool,
 ) -> None:
     pipeline = pipeline_on("cuda", folder, torch.bfloat16, offload)
     options = ReconViaGenOptions(formats=("splat",), steps=3)
@@ -123,9 +127,8 @@ def test_memory_is_back_after_success_cancel_and_failure(
     def broken(*arguments: object) -> None:
         raise RuntimeError("out of luck")
 
-    hook = pipeline.generator.base.networks.latent_flow.out_layer.register_forward_hook(broken)
+    monkeypatch.setattr(pipeline.generator.base.networks.latent_flow.out_layer, "forward", broken)
     with pytest.raises(RuntimeError, match="out of luck") as failed:
         pipeline(LocalContext(tmp_path, device="cuda"), [disc, disc], options)
-    hook.remove()
     assert all(now <= then for now, then in zip(memory(), before, strict=True))
     assert failed.value.args
