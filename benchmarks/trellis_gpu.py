@@ -2,10 +2,10 @@
 
 `python benchmarks/trellis_gpu.py --state-dicts DIR --mesh FILE.npz [--release DIR]`. DIR of state
 dicts: the configurations of the official networks. Weights are random, saved under the official
-names and loaded as a release is; since such networks know no shape, the voxels of the mesh's surface
-take the place of those the structure decoder finds. Work is counted from shapes (`flow_work`):
-products of the layers and of attention, keys and values of a condition once; what is skipped because
-one token leaves nothing to attend to is told apart.
+names and loaded as a release is; since such networks know no shape, the voxels of the mesh's
+surface take the place of those the structure decoder finds. Work is counted from shapes
+(`flow_work`): products of the layers and of attention, keys and values of a condition once.
+"nominal" adds what is skipped because one token leaves nothing to attend to.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.image_to_mesh.trellis.checkpoint import DINOV2_KEYS, load_generator
+from models.image_to_mesh.trellis.conditioning import no_image
 from models.image_to_mesh.trellis.generator import Generator
 from models.image_to_mesh.trellis.networks import build
-from models.image_to_mesh.trellis.conditioning import no_image
 from models.image_to_mesh.trellis.release import NETWORKS, SamplerSettings, read_release
 from models.image_to_mesh.trellis.slat_flow import SlatFlow
 from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
-from models.nn.attention import Segments
+from models.nn.attention import KeysValues, Segments
 from models.nn.dinov2 import DinoV2, DinoV2Config
 from models.nn.guidance import Guidance
 from models.nn.precision import chosen_dtype, to_half
-from models.nn.residency import Residency
+from models.nn.replay import Replayed
 from models.nn.resample import pooling
+from models.nn.residency import Residency
 from models.nn.samplers import rescaled_times, sample
 from models.nn.sparse_conv.kernel_map import submanifold_map
 from models.nn.sparse_tensor import SparseTensor
@@ -137,7 +138,7 @@ def flow_work(
 
 
 def convolution_work(flow: SlatFlow, coords: Tensor) -> int:
-    """FLOP of the latent flow's residual blocks for one item and step: pairs of voxels that exist."""
+    """FLOP of the latent flow's residual blocks for one item and step: pairs that exist."""
     fine = SparseTensor(torch.zeros(len(coords), 1, device="cuda"), coords)
     levels = {False: fine.sites, True: pooling(fine.sites, 2).coarse}
     pairs = {
@@ -174,7 +175,7 @@ def voxels_of(path: Path, count: int = VOXELS, grid: int = GRID) -> Tensor:
     a, b = np.sqrt(rng.random(len(chosen))), rng.random(len(chosen))
     shares = np.stack((1 - a, a * (1 - b), a * b), axis=1)
     points = np.einsum("pk,pkd->pd", shares, corners[chosen])
-    cells = ((points - (low + high) / 2) / (high - low).max() * (grid - 6) + grid / 2).astype(int)
+    cells = ((points - (low + high) / 2) / (high - low).max() * (grid - 2) + grid / 2).astype(int)
     filled = np.zeros((grid,) * 3, bool)
     filled[tuple(cells.T)] = True
     surface = torch.from_numpy(filled)
@@ -206,16 +207,21 @@ def stack_rate(flow: nn.Module, tokens: int, context: int) -> tuple[float, float
     cond = torch.randn(1, context, 1024, device="cuda")
     contexts = join([flow.contexts(cond), flow.contexts(cond.new_zeros(1, 1, 1024))])
     mods = flow.modulations(torch.tensor([500.0], device="cuda"))
-    mods = [mod for mod in mods if mod.shape[1] == 6 * 1024]
+    mods = tuple(mod for mod in mods if mod.shape[1] == 6 * 1024)
     x = torch.randn(2 * tokens, 1024, device="cuda", dtype=dtype)
     rows = Segments([tokens] * 2)
 
+    def blocks(x: Tensor, mods: tuple[Tensor, ...], contexts: tuple[KeysValues, ...]) -> Tensor:
+        stream = Stream(x, rows)
+        for block, mod, kv in zip(flow.blocks, mods, contexts, strict=True):
+            block.mix(stream, mod, kv)
+        return stream.value()
+
+    recorded = Replayed(blocks)
+
     def run() -> None:
         for _ in range(5):
-            stream = Stream(x, rows)
-            for block, mod, kv in zip(flow.blocks, mods, contexts, strict=True):
-                block.mix(stream, mod, kv)
-            stream.value()
+            recorded(x, mods, contexts)
 
     run()
     took = seconds(run) / 5
@@ -227,16 +233,24 @@ def stack_rate(flow: nn.Module, tokens: int, context: int) -> tuple[float, float
     return took, done / took / 1e12, (done + 24 * without["spared"]) / took / 1e12
 
 
-def loop(flow: SparseStructureFlow | SlatFlow, tokens: Tensor, coords: Tensor | None) -> None:
-    """A whole sampling as the generator does it: contexts, embeddings, guidance, Euler steps."""
+def loop(
+    flow: SparseStructureFlow | SlatFlow,
+    tokens: Tensor,
+    coords: Tensor | None,
+    kept: Replayed,  # the structure flow's recorded passes
+) -> None:
+    """A whole sampling as the generator does it: contexts, embeddings, guidance, Euler steps, and
+    for the latent flow the recording of its passes, which is of one job."""
     times = rescaled_times(SAMPLER["steps"], SAMPLER["rescale_t"])
     clock = KnownTimes(flow.modulations, times[:-1], tokens.device)
     if isinstance(flow, SparseStructureFlow):
         noise = torch.randn(1, 8, *(flow.resolution,) * 3, device="cuda")
-        velocity = DenseVelocity(flow, batched=True, clock=clock)
+        velocity = DenseVelocity(kept, batched=True, clock=clock)
     else:
         noise = torch.randn(len(coords), 8, device="cuda")
-        velocity = SparseVelocity(flow, SparseTensor(noise, coords), batched=True, clock=clock)
+        velocity = SparseVelocity(
+            flow, SparseTensor(noise, coords), batched=True, clock=clock, recorded=True
+        )
     guidance = Guidance.added(SAMPLER["cfg_strength"], tuple(SAMPLER["cfg_interval"]))
     out = sample(
         velocity,
@@ -329,7 +343,8 @@ def main() -> None:
     tokens = torch.randn(1, 1374, 1024, device="cuda")
     coarse = len(pooling(SparseTensor(coords.float(), coords).sites, 2).coarse)
     print(
-        "\n| flow | tokens | whole loop, s | TFLOP | TFLOP/s | nominal | blocks, ms | TFLOP/s | nominal |"
+        "\n| flow | tokens | whole loop, s | TFLOP | TFLOP/s | nominal "
+        "| blocks, ms | TFLOP/s | nominal |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name, flow, count in (
@@ -341,8 +356,9 @@ def main() -> None:
             guided = work["spared"] // (24 * block_work(count, count, 0, 1)["spared"])
             work["done"] += (settings.steps + guided) * convolution_work(flow, coords)
         voxels = coords if isinstance(flow, SlatFlow) else None
-        loop(flow, tokens, voxels)
-        took = seconds(lambda f=flow, v=voxels: loop(f, tokens, v), options.repeats)
+        kept = Replayed(flow)
+        loop(flow, tokens, voxels, kept)
+        took = seconds(lambda f=flow, v=voxels, k=kept: loop(f, tokens, v, k), options.repeats)
         stack, rate, nominal = stack_rate(flow, count, tokens.shape[1])
         done, both = work["done"] / 1e12, (work["done"] + work["spared"]) / 1e12
         print(

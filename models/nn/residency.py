@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+OffloadName = Literal["auto", "on", "off"]
 
 
 class Residency:
@@ -53,12 +56,15 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
 def should_offload(
     device: torch.device | str, needed_bytes: int, environ: Mapping[str, str] = os.environ
 ) -> bool:
-    """True where the device's free memory is less than all networks and their work need, unless
-    MESHPRESS_OFFLOAD says on or off."""
+    """Whether networks come to `device` one at a time: MESHPRESS_OFFLOAD, which is auto, on or off.
+
+    auto: where its free memory is less than `needed_bytes`, what all networks and their work take.
+    Raises ValueError for another setting.
+    """
     place = torch.device(device)
-    if place.type != "cuda":
+    asked = environ.get("MESHPRESS_OFFLOAD", "auto")
+    if asked not in get_args(OffloadName):
+        raise ValueError(f"MESHPRESS_OFFLOAD is {asked!r}, not auto, on or off.")
+    if place.type != "cuda" or asked == "off":
         return False
-    if (asked := environ.get("MESHPRESS_OFFLOAD", "auto")) != "auto":
-        return asked == "on"
-    free, _ = torch.cuda.mem_get_info(place)
-    return free < needed_bytes
+    return asked == "on" or torch.cuda.mem_get_info(place)[0] < needed_bytes

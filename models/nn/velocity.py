@@ -7,7 +7,7 @@ batch: the same result, with fewer and larger products.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.nn.attention import KeysValues, Segments
+from models.nn.replay import Replayed
 from models.nn.sparse_tensor import SparseTensor
 
 Condition = Any
@@ -57,6 +58,7 @@ class SparseVelocity:
     """Of a network on a SparseTensor; x is the features [N, C] on the sites of `template`.
 
     Sites are those of `template` at every step, so kernel maps and windows are made once.
+    recorded: passes become CUDA graphs (`Replayed`), which takes a `clock` and `KeysValues`.
     """
 
     def __init__(
@@ -66,11 +68,14 @@ class SparseVelocity:
         *,
         batched: bool = False,
         clock: Clock | None = None,
+        recorded: bool = False,
     ) -> None:
         self.network = network
         self.batched = batched
         self.clock = clock or thousandths
         self._copies = {1: template}
+        plainly = _SparsePass(network, self._copies)
+        self._pass = Replayed(plainly) if recorded else plainly
         self._join = Joiner()
 
     def __call__(self, x: Tensor, t: float, conditions: Sequence[Condition]) -> list[Tensor]:
@@ -82,8 +87,19 @@ class SparseVelocity:
     def _run(self, x: Tensor, t: float, n: int, condition: Condition) -> Tensor:
         if n not in self._copies:
             self._copies[n] = SparseTensor.cat([self._copies[1]] * n)
-        place = self._copies[n]
-        time = self.clock(t, place.batch_size, x.device)
+        time = self.clock(t, self._copies[n].batch_size, x.device)
+        return self._pass(x, time, condition)
+
+
+@dataclass(frozen=True)
+class _SparsePass:
+    """The network on features [n N, C] of n copies of the sites."""
+
+    network: Callable[..., SparseTensor]
+    copies: dict[int, SparseTensor]
+
+    def __call__(self, x: Tensor, time: Any, condition: Condition) -> Tensor:
+        place = self.copies[len(x) // len(self.copies[1].feats)]
         return self.network(place.replace(x), time, condition).feats
 
 
@@ -155,7 +171,7 @@ def join(conditions: Sequence[Condition]) -> Condition:
         k = torch.cat([each.k for each in conditions])
         v = torch.cat([each.v for each in conditions])
         return replace(first, k=k, v=v, rows=Segments(lengths), settled=_settled(conditions))
-    return [join(layer) for layer in zip(*conditions, strict=True)]
+    return tuple(join(layer) for layer in zip(*conditions, strict=True))
 
 
 def _settled(conditions: Sequence[KeysValues]) -> Tensor | None:

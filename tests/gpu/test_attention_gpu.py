@@ -104,7 +104,8 @@ def test_dense(rng: np.random.Generator, name: str, dtype: torch.dtype) -> None:
 def test_scores_with_a_bound(
     rng: np.random.Generator, gain: float, length: int, context: int
 ) -> None:
-    """Behind a QK norm: a gain of 3 bounds scores by 72, beyond what one sweep has room for."""
+    """Behind a QK norm: a gain of 3 bounds scores by 72, beyond what one sweep has room for. The
+    weight of a key that stands alone is rounded too, where the running maximum makes it one."""
     unit = torch.nn.functional.normalize
     q = gain * WIDTH**0.5 * unit(normal(rng, 2 * length, torch.float32), dim=-1)
     k = gain * WIDTH**0.5 * unit(normal(rng, 2 * context, torch.float32), dim=-1)
@@ -113,7 +114,7 @@ def test_scores_with_a_bound(
     v = normal(rng, 2 * context, torch.bfloat16).view(2, context, 12, WIDTH)
     exact = reference.attend(q.double(), k.double(), v.double())
     out = triton_backend.attend(q, k, v, bound=gain**2 * WIDTH**0.5)
-    assert (out.double() - exact).abs().max() < ERROR[torch.bfloat16]
+    assert (out.double() - exact).abs().max() < 2 * ERROR[torch.bfloat16]
     rows, columns = Segments([length] * 2), Segments([context] * 2)
     packed = (x.flatten(0, 1) for x in (q, k, v))
     again = triton_backend.attend_varlen(*packed, rows, columns, bound=gain**2 * WIDTH**0.5)

@@ -15,10 +15,13 @@ from models.nn.attention import Segments
 from models.nn.backends import use_backends
 from models.nn.fused import Norm, Update, functional, linear_gelu, qk_rms_norm, reference
 from models.nn.fused import residual_norm as fused_residual_norm
+from models.nn.guidance import Guidance
 from models.nn.precision import to_half
+from models.nn.replay import Replayed
 from models.nn.residency import Residency
+from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
-from models.nn.velocity import DenseVelocity, KnownTimes
+from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, Velocity
 
 pytestmark = pytest.mark.gpu
 
@@ -180,6 +183,56 @@ def test_times_known_beforehand_change_nothing(rng: np.random.Generator) -> None
     (plain,) = DenseVelocity(flow)(x, 0.4, [flow.contexts(cond)])
     (found,) = DenseVelocity(flow, clock=known)(x, 0.4, [flow.contexts(cond)])
     assert relative(found, plain.double()) < 1e-5
+
+
+TIMES = rescaled_times(10, 2.0)
+
+
+def steps_of(velocity: Velocity, x: Tensor, flow: torch.nn.Module, cond: Tensor) -> list[Step]:
+    steps: list[Step] = []
+    sample(
+        velocity,
+        x,
+        [flow.contexts(image[None]) for image in cond],
+        times=TIMES,
+        negative=flow.contexts(cond.new_zeros(1, 1, cond.shape[2])),
+        guidance=Guidance(3.0, (0.5, 1.0)),
+        on_step=steps.append,
+    )
+    return steps
+
+
+@pytest.mark.parametrize("kind", ["structure", "latent"])
+@torch.no_grad()
+def test_recorded_passes_are_the_passes(rng: np.random.Generator, kind: str) -> None:
+    """Two images in turn, two jobs, guided and not: what a step was given is never overwritten."""
+    flow: torch.nn.Module
+    if kind == "structure":
+        flow = SparseStructureFlow(resolution=8, patch_size=1, **FLOW)
+    else:
+        flow = SlatFlow(resolution=16, io_block_channels=[32], **FLOW)
+    flow = to_half(drawn(flow, rng).cuda(), torch.bfloat16)
+    clock = KnownTimes(flow.modulations, TIMES[:-1], torch.device("cuda"))
+    kept = Replayed(flow)
+    for _ in range(2):
+        cond = normal(rng, 2, 77, 64)
+        if kind == "structure":
+            x = normal(rng, 1, 8, 8, 8, 8)
+            plain, fast = (DenseVelocity(f, batched=True, clock=clock) for f in (flow, kept))
+        else:
+            coords = (normal(rng, 16, 16, 16) > 1).nonzero().int()
+            place = SparseTensor(
+                normal(rng, len(coords), 8), torch.nn.functional.pad(coords, (1, 0))
+            )
+            x = place.feats
+            plain, fast = (
+                SparseVelocity(flow, place, batched=True, clock=clock, recorded=recorded)
+                for recorded in (False, True)
+            )
+        pairs = zip(steps_of(plain, x, flow, cond), steps_of(fast, x, flow, cond), strict=True)
+        for expected, found in pairs:
+            assert torch.equal(found.velocity, expected.velocity)
+            assert torch.equal(found.x_next, expected.x_next)
 
 
 @torch.no_grad()

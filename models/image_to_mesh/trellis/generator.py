@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh, mesh_from_voxel
 from models.nn.attention import KeysValues
 from models.nn.dinov2 import DinoV2
 from models.nn.guidance import Mixing
+from models.nn.replay import Replayed
 from models.nn.residency import Residency
 from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
@@ -76,7 +78,8 @@ class Generator:
         start = torch.randn(shape, generator=noise).to(self.residency.device)
         with self.residency.at_work(flow):
             clock = self._clock(flow, settings)
-            velocity = DenseVelocity(flow, batched=self.batched, clock=clock)
+            network = self._replayed() if self.recorded else flow
+            velocity = DenseVelocity(network, batched=self.batched, clock=clock)
             latent = self._sample(velocity, flow, start, tokens, settings, mixing, on_step)
         with self.residency.at_work(decoder):
             coords = occupied(decoder(latent))
@@ -104,7 +107,9 @@ class Generator:
         place = SparseTensor(start.to(coords.device), coords)
         with self.residency.at_work(flow):
             clock = self._clock(flow, settings)
-            velocity = SparseVelocity(flow, place, batched=self.batched, clock=clock)
+            velocity = SparseVelocity(
+                flow, place, batched=self.batched, clock=clock, recorded=self.recorded
+            )
             feats = self._sample(velocity, flow, place.feats, tokens, settings, mixing, on_step)
         mean, std = (feats.new_tensor(list(v)) for v in (self.latent_mean, self.latent_std))
         return place.replace(feats * std + mean)
@@ -129,6 +134,20 @@ class Generator:
     def batched(self) -> bool:
         """Condition and its negative in one pass: larger products fill a GPU, not a CPU."""
         return self.residency.device.type == "cuda"
+
+    @property
+    def recorded(self) -> bool:
+        """Passes become CUDA graphs: their host is slower at starting them than a fast GPU is."""
+        return self.residency.device.type == "cuda"
+
+    def _replayed(self) -> Replayed:
+        """The structure flow's recorded passes. Its grid has one size, so they serve all jobs, or
+        one where weights come and go, and lie elsewhere each time."""
+        return Replayed(self.networks.structure_flow) if self.residency.offload else self._kept
+
+    @cached_property
+    def _kept(self) -> Replayed:
+        return Replayed(self.networks.structure_flow)
 
     def _clock(self, flow: SparseStructureFlow | SlatFlow, settings: SamplerSettings) -> KnownTimes:
         """What every step's time means to the flow's layers, computed for all steps at once."""

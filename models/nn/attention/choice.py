@@ -52,7 +52,7 @@ def dense_backend(q: Tensor) -> Backend:
     if torch.compiler.is_compiling():
         return sdpa
     asked = current_backends().attention
-    if asked == "auto" and _best_of_all(q):
+    if asked == "auto" and _best_of_all(q.device, q.dtype, q.shape[-1]):
         return cast(Backend, triton_backend)
     return sdpa if asked in ("auto", "sdpa") else _asked_for(asked, q)
 
@@ -67,19 +67,20 @@ def varlen_backend(q: Tensor) -> Backend:
     if asked != "auto":
         return _asked_for(asked, q)
     for backend in OPTIONAL.values():
-        if backend is triton_backend and not _best_of_all(q):
+        if backend is triton_backend and not _best_of_all(q.device, q.dtype, q.shape[-1]):
             continue
         if not backend.obstacle(q.device, q.dtype, q.shape[-1]) and installed(backend.PACKAGE):
             return cast(Backend, backend)
     return sdpa
 
 
-def _best_of_all(q: Tensor) -> bool:
+@cache
+def _best_of_all(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether our kernel runs here, on a card where it was measured against the others."""
     return (
-        q.is_cuda
-        and torch.cuda.get_device_capability(q.device) == triton_backend.MEASURED_ON
-        and not triton_backend.obstacle(q.device, q.dtype, q.shape[-1])
+        device.type == "cuda"
+        and torch.cuda.get_device_capability(device) == triton_backend.MEASURED_ON
+        and not triton_backend.obstacle(device, dtype, head_dim)
         and installed(triton_backend.PACKAGE)
     )
 

@@ -7,6 +7,7 @@ and it uses what a QK norm says of the scores (`triton_kernels`).
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import triton
@@ -17,20 +18,22 @@ from models.nn.attention.triton_kernels import attention
 
 LOG2_E = math.log2(math.e)
 WIDEST_BOUND = 60.0
-"""Of scores in powers of two: the smallest weight, 2^-120, is a normal number still. fp16 has no room
-for such weights: there the maximum is followed."""
+"""Of scores in powers of two: the smallest weight, 2^-120, is a normal number still. fp16 has no
+room for such weights: there the maximum is followed."""
 NARROWEST = 16  # channels that a matrix unit takes at once
 
 
 def tile(capability: int, width: int) -> tuple[int, int, int, int]:
     """Rows, keys, warps and stages of a program; measured on an H200 alone (heads of 64)."""
-    if capability < 80:
-        return 64, 32, 4, 1
-    if width > 64:
-        return 64, 32, 4, 2
     if capability == 90:
-        return 128, 64, 8, 3
-    return 64, 64, 4, 2
+        return (128, 64, 8, 3) if width <= 64 else (64, 32, 4, 2)
+    return 64 if width <= 64 else 32, 32, 4, 1 if capability < 80 else 2
+
+
+@cache
+def capability_of(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def attend(
@@ -70,8 +73,7 @@ def _launch(
     out = q.new_empty(n, heads, width)
     if n == 0:
         return out
-    major, minor = torch.cuda.get_device_capability(q.device)
-    rows, columns, warps, stages = tile(10 * major + minor, width)
+    rows, columns, warps, stages = tile(capability_of(q.device), width)
     tables = (q, q, q)  # not read
     if queries is None or keys is None:
         grid = (triton.cdiv(q_length, rows), heads, n // q_length)

@@ -76,3 +76,20 @@ def test_cpu_is_never_offloaded_to_itself() -> None:
         assert net[0].weight.data_ptr() == before
     assert not residency.offload
     assert not should_offload("cpu", 1 << 60)
+
+
+def test_offloading_is_what_was_asked_for_or_follows_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (8 << 30, 80 << 30))
+    for asked, needed, answer in (
+        ("auto", 12 << 30, True),
+        ("auto", 7 << 30, False),
+        ("on", 1, True),
+        ("off", 12 << 30, False),
+    ):
+        assert should_offload("cuda", needed, {"MESHPRESS_OFFLOAD": asked}) is answer
+    assert should_offload("cuda", 12 << 30, {})
+    assert not should_offload("cpu", 1, {"MESHPRESS_OFFLOAD": "on"})
+    with pytest.raises(ValueError, match="'maybe', not auto, on or off"):
+        should_offload("cuda", 1, {"MESHPRESS_OFFLOAD": "maybe"})

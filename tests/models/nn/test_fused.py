@@ -1,0 +1,172 @@
+"""The fused steps and our attention without a GPU: kernels interpreted, and compiled for each card.
+
+What a GPU computes is in tests/gpu/test_trellis_gpu.py and test_attention_gpu.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from models.nn.attention import Segments, triton_backend
+from models.nn.attention.triton_attention import NARROWEST, tile
+from models.nn.backends import use_backends
+from models.nn.fused import Norm, Update, linear_gelu, qk_rms_norm, residual_norm
+from models.nn.fused.triton_norms import HEADS, WARPS, tile_rows
+from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
+
+ROOT = Path(__file__).resolve().parents[3]
+SINGLE = 1e-5
+"""Of the norm: fp32 sums of up to a hundred numbers against fp64."""
+
+
+def test_interpreted_kernels_are_the_reference() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.models.nn.interpret_fused", "11"],
+        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    errors = json.loads(run.stdout)
+    assert len(errors) == 26 + 3 + 8
+    assert {case: error for case, error in errors.items() if not error < SINGLE} == {}
+
+
+def normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(shape)).float()
+
+
+def test_residual_and_norm_written_out(rng: np.random.Generator) -> None:
+    rows = Segments([4, 3, 5])
+    x, h = normal(rng, 12, 16), normal(rng, 7, 16)
+    gate, rest = normal(rng, 3, 16), normal(rng, 1, 16)
+    scale, shift = normal(rng, 3, 16), normal(rng, 3, 16)
+    total, y = residual_norm(
+        x, Update(h, gate, rest), Norm(1e-6, scale=scale, shift=shift, silu=True, rows=9), rows
+    )
+    assert len(y) == 9
+    for row in range(12):
+        item = (row >= 4) + (row >= 7)
+        added = x[row] + gate[item] * (h[row] if row < 7 else rest[0])
+        torch.testing.assert_close(total[row], added)
+        if row < 9:
+            spread = (added - added.mean()) / (added.var(correction=0) + 1e-6).sqrt()
+            torch.testing.assert_close(y[row], F.silu(spread * (1 + scale[item]) + shift[item]))
+
+
+def test_qk_norm_leaves_values_alone(rng: np.random.Generator) -> None:
+    qkv, gamma = normal(rng, 5, 3, 2, 8), normal(rng, 2, 8)
+    q, k, v = qk_rms_norm(qkv.clone(), gamma, 2 * gamma)
+    assert torch.equal(v, qkv[:, 2])
+    for found, given, gain in ((q, qkv[:, 0], gamma), (k, qkv[:, 1], 2 * gamma)):
+        torch.testing.assert_close(found, given / given.norm(dim=-1, keepdim=True) * gain * 8**0.5)
+
+
+def test_gelu_is_the_tanh_form(rng: np.random.Generator) -> None:
+    x, weight, bias = normal(rng, 5, 8), normal(rng, 6, 8), normal(rng, 6)
+    y = x.double() @ weight.double().T + bias.double()
+    exact = y / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
+    torch.testing.assert_close(linear_gelu(x, weight, bias).double(), exact, atol=1e-6, rtol=1e-5)
+
+
+def test_our_attention_says_what_it_cannot() -> None:
+    cpu = torch.device("cpu")
+    assert "not on cpu" in triton_backend.obstacle(cpu, torch.float16, 64)
+    with use_backends(attention="triton"):  # fp32 on a CPU: PyTorch's computes it
+        q = torch.zeros(1, 2, 1, 4)
+        from models.nn.attention import attend
+
+        assert attend(q, q, q, bound=1.0).shape == q.shape
+
+
+# -- ahead of time -------------------------------------------------------------------------------
+
+NAMES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+TYPES = {
+    "attention": "q k v out blocks:*i32 q_starts:*i32 k_starts:*i32 q_length:i32 k_length:i32"
+    " scale:fp32 bound:fp32 q_row:i32 k_row:i32 v_row:i32 out_row:i32 q_head:i32 k_head:i32"
+    " v_head:i32 out_head:i32",
+    "residual_norm": "x h rest gate scale shift out_x out_y items:*i32 n:i32 n_h:i32 n_y:i32"
+    " length:i32 first_rest:i32 stride:i32 eps:fp32",
+    "qk_rms_norm": "qkv q_gamma:*fp32 k_gamma:*fp32 n:i32 gain:fp32",
+}
+
+
+def case(
+    module: str, kernel: str, dtype: torch.dtype, constants: dict[str, Any], **options: int
+) -> dict[str, Any]:
+    pairs = (word.partition(":") for word in TYPES[kernel].split())
+    types = {name: kind or NAMES[dtype] for name, _, kind in pairs}
+    strides = [name for name in types if name.endswith(("_row", "_head")) or name == "stride"]
+    return {
+        "module": module,
+        "kernel": kernel,
+        "types": types,
+        "constants": constants,
+        "aligned": strides,
+        **options,
+    }
+
+
+def attention_case(
+    capability: int, dtype: torch.dtype, width: int, bounded: bool, uniform: bool
+) -> dict[str, Any]:
+    rows, columns, warps, stages = tile(capability, width)
+    constants = {
+        "BOUNDED": bounded, "UNIFORM": uniform, "D": width, "BLOCK_M": rows, "BLOCK_N": columns,
+        "BLOCK_D": max(NARROWEST, 1 << (width - 1).bit_length()),
+    }  # fmt: skip
+    return case(
+        "attention/triton_kernels", "attention", dtype, constants, warps=warps, stages=stages
+    )
+
+
+def norm_case(dtype: torch.dtype, channels: int, *flags: str) -> dict[str, Any]:
+    names = ("ADD", "REST", "GATE", "NORM", "AFFINE", "MODULATE", "SILU", "ITEMS")
+    rows, block = tile_rows(channels)
+    constants = {name: name in flags for name in names}
+    constants |= {"C": channels, "ROWS": rows, "BLOCK": block}
+    found = case(
+        "fused/triton_norm_kernels", "residual_norm", dtype, constants, warps=WARPS, stages=3
+    )
+    if "AFFINE" in flags:
+        found["types"] |= {"scale": "*fp32", "shift": "*fp32"}
+    return found
+
+
+@pytest.mark.parametrize(("version", "capability"), SERVED)
+def test_kernels_compile_for_every_card(version: str, capability: int, tmp_path: Path) -> None:
+    dtype = torch.bfloat16 if capability >= 80 else torch.float16
+    products = [
+        attention_case(capability, dtype, width, bounded, uniform)
+        for width, bounded, uniform in (
+            (64, capability >= 80, True), (64, False, False),
+            (64, False, True), (128, False, False),
+        )
+    ]  # fmt: skip
+    steps = [
+        norm_case(dtype, 1024, "ADD", "GATE", "NORM", "MODULATE"),
+        norm_case(dtype, 1024, "ADD", "REST", "GATE", "NORM", "MODULATE", "ITEMS"),
+        norm_case(dtype, 2048, "NORM", "AFFINE", "SILU"),
+        norm_case(torch.float32, 768, "ADD", "NORM"),
+        case(
+            "fused/triton_norm_kernels", "qk_rms_norm", dtype,
+            {"H": 16, "D": 64, "ROWS": HEADS, "BLOCK": 64}, warps=WARPS, stages=3,
+        ),
+    ]  # fmt: skip
+    found = reports(version, capability, products + steps, tmp_path)
+    for report in found:
+        assert report["shared"] <= SHARED_LIMIT[capability], report
+        assert (report["stack"], report["local"]) == (0, 0), report
+    for report in found[: len(products)]:
+        assert report["wgmma" if capability == 90 else "mma"], report
