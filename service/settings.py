@@ -140,6 +140,12 @@ class Settings:
         "looks at the GPU's free memory.",
         _choice("auto", "on", "off"),
     )
+    preload: str = _setting(
+        "",
+        "A pipeline with weights that each worker loads at its start, so that its first job does "
+        "not wait for it; such as trellis.",
+        _text,
+    )
     accepted_licences: str = _setting(
         "",
         "Licences of weights that are accepted, by their short names with commas between, as "

@@ -22,10 +22,12 @@ import structlog
 from models.context import Cancelled, InputFile, InvalidInput, Pipeline, PipelineError
 from service.jobs.protocol import decode, encode
 from service.pipelines import PIPELINES, PipelineEntry, find_pipeline
+from service.settings import PREFIX
 
 log = structlog.get_logger("runner")
 
 READ_BYTES = 1 << 16
+PRELOAD = f"{PREFIX}PRELOAD"
 STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -81,12 +83,13 @@ class Runner:
         os._exit(0)  # the worker is gone; the main thread may be deep in native code
 
     def _warm_up(self) -> None:
-        """Load what needs the base install alone, so that the first job does not pay for imports.
+        """Load what needs the base install alone, and what PRELOAD names, so that the first job
+        does not pay for it.
 
         A pipeline that does not load is tried again when a job asks for it, and fails only that.
         """
         for entry in self._table:
-            if entry.packages or entry.weights:
+            if (entry.packages or entry.weights) and entry.name != os.environ.get(PRELOAD):
                 continue
             try:
                 self._load(entry)

@@ -26,6 +26,7 @@ from service.guard.findings import Severity
 from service.guard.report import exit_code, summary, to_text
 from service.jobs.queue import JobQueue
 from service.logs import configure_logs
+from service.pipelines import PIPELINES
 from service.settings import SettingError, Settings, to_environment
 from service.storage.artifacts import ArtifactStore
 
@@ -62,10 +63,11 @@ def run(
     role: "all", "api" (no workers) or "worker" (no API)
     on_listening: called with the URL once the port is open
 
-    Raises SettingError for devices that cannot be read, NotReady when the queue cannot be opened,
-    OSError when the port is taken.
+    Raises SettingError for devices and pipelines that do not exist, NotReady when the queue cannot
+    be opened, OSError when the port is taken.
     """
     configure_logs(settings, process="supervisor")
+    _check_preload(settings.preload)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # first: PID 1 has no default handlers
         signal.signal(number, lambda *_: stop.set())
@@ -100,6 +102,15 @@ def run(
         if on_listening is not None:
             on_listening(f"http://{settings.host}:{settings.port}")
     return Supervisor(settings, children, stop).run()
+
+
+def _check_preload(name: str) -> None:
+    """Raises SettingError for a name that is no pipeline's."""
+    names = [entry.name for entry in PIPELINES if entry.weights]
+    if name and name not in names:
+        raise SettingError(
+            f"MESHPRESS_PRELOAD has the value {name!r}; allowed: one of {', '.join(names)}."
+        )
 
 
 def _open_once(settings: Settings) -> None:

@@ -149,3 +149,9 @@ def test_attention_stays_open_where_the_guard_passed_nothing_over(asked, choices
     attention, compiles = choices
     made = Choices("cuda", "bfloat16", attention, compiles)
     assert supervisor._attention_backend(asked, made) == expected
+
+
+def test_a_pipeline_to_preload_must_exist():
+    supervisor._check_preload("trellis")
+    with pytest.raises(SettingError, match="MESHPRESS_PRELOAD has the value 'trelis'"):
+        supervisor._check_preload("trelis")

@@ -1,4 +1,4 @@
-"""A runner holds one pipeline with weights at a time, and those without all the time."""
+"""What a runner holds: one pipeline with weights at a time, those without all the time."""
 
 from __future__ import annotations
 
@@ -53,3 +53,18 @@ def test_loading_a_network_frees_the_one_before(event_pipe: int) -> None:
     assert first() is None and light() is not None
     assert runner._load(entries[1]) is second
     assert runner._load(entries[2]) is light()
+
+
+def test_what_has_weights_is_loaded_at_the_start_only_where_it_is_named(
+    event_pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = find_pipeline("mesh", "trellis")
+    entries = tuple(
+        replace(base, name=name, loader=f"{__name__}:load_{name}", packages=(), weights=weights)
+        for name, weights in (("first", ("a",)), ("second", ("b",)), ("light", ()))
+    )
+    for preload, expected in (("", {"light"}), ("second", {"light", "second"})):
+        monkeypatch.setenv("MESHPRESS_PRELOAD", preload)
+        runner = Runner("cpu", event_pipe, entries)
+        runner._warm_up()
+        assert {loader.partition("load_")[2] for loader in runner._pipelines} == expected
