@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,28 @@ from models.image_to_mesh.finishing.mesh import TexturedMesh  # noqa: E402
 from models.image_to_mesh.finishing.normals import vertex_normals  # noqa: E402
 from models.image_to_mesh.finishing.texels import cover, interpolate  # noqa: E402
 from models.image_to_mesh.finishing.textures import encode_texture  # noqa: E402
+from models.image_to_mesh.finishing.visibility import View  # noqa: E402
+from models.image_to_mesh.geometry.cameras import Camera, object_to_camera  # noqa: E402
 
 Array = npt.NDArray[Any]
 POINTS = 30_000
 
 
-def run(mesh: ColouredMesh, device: str, folder: Path) -> tuple[TexturedMesh, dict[str, Any]]:
+def pictures(count: int) -> list[View]:
+    """Views around the object, 1024² each, opaque: what they show costs the same."""
+    ticks = np.linspace(0, 1, 1024, dtype=np.float32)
+    rgba = np.ones((1024, 1024, 4), np.float32)
+    rgba[..., 0], rgba[..., 1] = np.meshgrid(ticks, ticks)
+    turns = np.arange(count) * 360 / max(count, 1)
+    return [View(rgba, Camera(object_to_camera(turn, 0))) for turn in turns]
+
+
+def run(
+    mesh: ColouredMesh, device: str, folder: Path, views: Sequence[View] = ()
+) -> tuple[TexturedMesh, dict[str, Any]]:
     """One whole run, in seconds: each stage, export with the check of the file, and all."""
     begin = time.perf_counter()
-    finished = finish(mesh, FinishOptions(), device=device)
+    finished = finish(mesh, FinishOptions(), device=device, views=views)
     middle = time.perf_counter()
     _, facts = export(finished.mesh, ["glb"], "jpeg", folder, closed=False)
     end = time.perf_counter()
@@ -178,6 +191,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, help="use only so many")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--views", type=int, default=0, help="pictures to bake colours from")
     parser.add_argument("--flawed", action="store_true", help="with crumbs, holes and a shell")
     parser.add_argument("--parts", action="store_true", help="the steps that a GPU takes over")
     parser.add_argument("--sizes", action="store_true", help="every format of the file too")
@@ -190,9 +204,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(mesh.faces)} faces, {len(os.sched_getaffinity(0))} cores, {arguments.device}")
     for _ in range(arguments.runs):
-        result, facts = run(mesh, arguments.device, folder)
+        result, facts = run(mesh, arguments.device, folder, pictures(arguments.views))
         print(json.dumps(facts))
-    if not arguments.flawed:
+    if not arguments.flawed and not arguments.views:
         print(json.dumps({k: round(v, 5) for k, v in quality(mesh, result).items()}))
     if arguments.parts:
         print(json.dumps(parts(mesh, result, arguments.device)))
