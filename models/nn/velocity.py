@@ -75,7 +75,7 @@ class SparseVelocity:
         self.clock = clock or thousandths
         self._copies = {1: template}
         plainly = _SparsePass(network, self._copies)
-        self._pass = Replayed(plainly) if recorded else plainly
+        self._pass: Callable[..., Tensor] = Replayed(plainly) if recorded else plainly
         self._join = Joiner()
 
     def __call__(self, x: Tensor, t: float, conditions: Sequence[Condition]) -> list[Tensor]:
