@@ -202,7 +202,7 @@ CATALOGUE: tuple[WeightEntry, ...] = (
         repo="Stable-X/vggt-object-v0-1",
         revision="",
         licence=VGGT,
-        files=(WeightFile("model.safetensors"),),
+        files=(WeightFile("config.json"), WeightFile("model.safetensors")),
         pipelines=("reconviagen",),
     ),
     *(

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,11 @@ from models.context import (
     Unavailable,
 )
 from models.image_to_mesh.options import ReconViaGenOptions
+from models.image_to_mesh.reconviagen.checkpoint import read_vggt_config
 from models.image_to_mesh.reconviagen.pipeline import ReconViaGenPipeline, load
+from models.image_to_mesh.reconviagen.vggt.network import VGGT_1B
 from models.image_to_mesh.trellis.release import ReleaseUnfit
+from models.nn.dinov2 import DinoV2Config
 from models.splat_to_sog.readers import read
 from tests.models.image_to_mesh.reconviagen.conftest import load_from
 
@@ -207,6 +211,16 @@ def test_missing_and_unknown_tensors_of_vggt_are_named(broken: Path) -> None:
         load_from(broken)
     assert "1 missing (camera_head.trunk_norm.bias)" in error.value.message
     assert "1 unexpected (normal_head.weight)" in error.value.message
+
+
+def test_vggt_is_as_wide_as_its_configuration_says(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"embed_dim": 64}')
+    config = read_vggt_config(path)
+    assert config == replace(VGGT_1B, embed_dim=64, vision=replace(DinoV2Config(), embed_dim=64))
+    path.write_text('["embed_dim"]')
+    with pytest.raises(ReleaseUnfit, match="does not describe VGGT"):
+        read_vggt_config(path)
 
 
 def test_release_without_a_condition_network_is_refused(broken: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.image_to_mesh.reconviagen.checkpoint import read_vggt_config
 from models.image_to_mesh.reconviagen.networks import build
 from models.image_to_mesh.reconviagen.vggt.aggregator import AggregatorConfig
 from models.image_to_mesh.reconviagen.vggt.network import Vggt
@@ -49,14 +50,19 @@ def tiny_vggt() -> Vggt:
     return Vggt(config, camera_depth=1, camera_heads=2, layers=(0, 1, 2, 3))
 
 
-def write_all(folder: Path) -> None:
-    """The three entries that the pipeline needs, each in its folder."""
+def write_all(folder: Path, vggt_width: int | None = None) -> None:
+    """The three entries that the pipeline needs, each in its folder.
+
+    vggt_width: a VGGT of so many channels, as deep as the real one, which its `config.json`
+    describes; else `tiny_vggt`, which none could.
+    """
     release = folder / "reconviagen-v0-2"
     write_release(release)  # ReconViaGen's is TRELLIS's, and two networks more
     path = release / "pipeline.json"
     content = json.loads(path.read_text())
     for number, (name, (stem, class_name, args)) in enumerate(CONDITIONS.items()):
         content["args"]["models"][name] = stem
+        args = args | {"ctx_channels": 2 * (vggt_width or WIDTH) + COND}
         (release / f"{stem}.json").write_text(json.dumps({"name": class_name, "args": args}))
         network = random_weights(build(class_name, args), seed=10 + number)
         save_file(network.state_dict(), release / f"{stem}.safetensors")
@@ -64,7 +70,10 @@ def write_all(folder: Path) -> None:
     write_dinov2(folder / "dinov2-large-registers")
     vggt = folder / "vggt-object-v0-1"
     vggt.mkdir()
-    state = random_weights(tiny_vggt(), seed=20).state_dict()
+    config = {"img_size": 518, "patch_size": 14, "embed_dim": vggt_width or 1024}
+    (vggt / "config.json").write_text(json.dumps(config))
+    network = Vggt(read_vggt_config(vggt / "config.json")) if vggt_width else tiny_vggt()
+    state = random_weights(network, seed=20).state_dict()
     left_out = {"point_head.norm.weight": torch.zeros(2), "track_head.a.b": torch.zeros(1)}
     save_file({**state, **left_out}, vggt / "model.safetensors")
 
