@@ -1,9 +1,10 @@
 """Measure field -> surface and mesh -> voxels at the resolutions of Direct3D-S2.
 
-    python benchmarks/volumes.py [--data ../shared] [--device cpu] [--resolutions 512 1024]
+    python benchmarks/volumes.py [--data ../shared] [--device cpu] [--resolutions 512 1024] [--peer]
 
-Knows no network. The field is the exact distance to a sphere with waves on it, in the band of
-voxels that a decoder leaves; the mesh is `finishing_input.million_faces`.
+Knows no network. The field is the distance, about, to a sphere with waves on it, in the band of
+voxels that a decoder leaves; the mesh is `finishing_input.million_faces`. `--peer` extracts
+the same surface with scikit-image from a dense grid.
 """
 
 from __future__ import annotations
@@ -18,29 +19,45 @@ from typing import Any
 import torch
 from finishing_input import million_faces
 
+from models.image_to_mesh.finishing.edges import is_closed
 from models.image_to_mesh.volumes.sparse_marching_cubes import sparse_marching_cubes
 from models.image_to_mesh.volumes.voxelise import voxelise
 
 ROOT = Path(__file__).resolve().parents[1]
-REPEATS = 3
+REPEATS = 2
+
+
+def plane(resolution: int, x: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Voxels [R * R, 3] of one x, and the distance of each to a sphere with waves, about."""
+    ticks = torch.arange(resolution, device=device)
+    y, z = torch.meshgrid(ticks, ticks, indexing="ij")
+    place = torch.stack((torch.full_like(y, x), y, z), dim=-1).reshape(-1, 3)
+    offset = place.float() - (resolution - 1) / 2
+    waves = 0.004 * torch.sin(offset * (60 / resolution)).prod(dim=1)
+    return place, offset.norm(dim=1) - resolution * (0.44 + waves)
 
 
 def wavy_band(resolution: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """coords [N, 3] and values [N] of the voxels within two of a wavy sphere: by planes of x."""
-    ticks = torch.arange(resolution, device=device)
-    middle = (resolution - 1) / 2
+    """coords [N, 3] and values [N] of the voxels within three of the surface."""
     coords, values = [], []
     for x in range(resolution):
-        y, z = torch.meshgrid(ticks, ticks, indexing="ij")
-        place = torch.stack((torch.full_like(y, x), y, z), dim=-1).reshape(-1, 3)
-        offset = place.float() - middle
-        radius = offset.norm(dim=1)
-        waves = 0.03 * torch.sin(offset * (60 / resolution)).prod(dim=1)
-        value = radius - resolution * (0.44 + waves)
-        near = value.abs() < 2
+        place, value = plane(resolution, x, device)
+        near = value.abs() < 3  # a cube's corners are at most 2.5 apart in value
         coords.append(place[near].int())
         values.append(value[near])
     return torch.cat(coords), torch.cat(values)
+
+
+def dense_peer(resolution: int) -> dict[str, Any]:
+    """scikit-image on the whole grid."""
+    from skimage.measure import marching_cubes
+
+    grid = torch.stack([plane(resolution, x, "cpu")[1] for x in range(resolution)])
+    cube = grid.reshape((resolution,) * 3).numpy()
+    start = time.perf_counter()
+    _, faces, _, _ = marching_cubes(cube, 0.0)
+    seconds = round(time.perf_counter() - start, 3)
+    return {"scikit_image_s": seconds, "resolution": resolution, "faces": len(faces)}
 
 
 def best(work: Callable[[], Any], device: str) -> tuple[float, Any]:
@@ -59,6 +76,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--peer", action="store_true", help="needs 8 bytes a cell of the grid")
     arguments = parser.parse_args()
     mesh = million_faces(arguments.data)
     vertices = torch.from_numpy(mesh.vertices).to(arguments.device)
@@ -71,8 +89,12 @@ def main() -> None:
             ),
             arguments.device,
         )
+        closed = is_closed(surface.faces.int().cpu().numpy())
         row = {"resolution": resolution, "voxels": len(field[0]), "faces": len(surface.faces)}
+        row["closed"] = closed
         print(json.dumps({"marching_cubes_s": round(seconds, 3), **row}))
+        if arguments.peer:
+            print(json.dumps(dense_peer(resolution)))
         places = (vertices * 0.95 + 0.5) * (resolution - 1)
         seconds, band = best(
             lambda places=places, resolution=resolution: voxelise(places, faces, resolution, 4.0),
