@@ -34,6 +34,9 @@ from models.nn.sparse_tensor import SparseTensor
 from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, Velocity
 
 OnStep = Callable[[Step], None]
+FASTEST = (9, 10)
+"""Capabilities, before the point, of Hopper and of Blackwell in data centres. A pass takes others
+longer than its some 400 kernels take to start, whoever starts them."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,9 @@ class Generator:
 
     @property
     def recorded(self) -> bool:
-        """Passes become CUDA graphs: their host is slower at starting them than a fast GPU is."""
-        return self.residency.device.type == "cuda"
+        """Passes become CUDA graphs, on GPUs that are faster than their host at starting kernels."""
+        device = self.residency.device
+        return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
 
     def _replayed(self) -> Replayed:
         """The structure flow's recorded passes. Its grid has one size, so they serve all jobs, or
