@@ -140,7 +140,7 @@ class Generator:
 
     @property
     def recorded(self) -> bool:
-        """Passes become CUDA graphs, on GPUs that are faster than their host at starting kernels."""
+        """Passes become CUDA graphs where the GPU is faster than its host at starting kernels."""
         device = self.residency.device
         return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
 
