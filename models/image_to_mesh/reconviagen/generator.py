@@ -111,7 +111,13 @@ class Generator:
         with self.residency.at_work(flow):
             clock = KnownTimes(flow.modulations, times[:-1], self.residency.device)
             feats = sample(
-                SparseVelocity(flow, place, batched=self.base.batched, clock=clock),
+                SparseVelocity(
+                    flow,
+                    place,
+                    batched=self.base.batched,
+                    clock=clock,
+                    recorded=self.base.recorded,
+                ),
                 place.feats,
                 [flow.contexts(views)],
                 times=times,
