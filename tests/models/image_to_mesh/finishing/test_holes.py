@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.image_to_mesh.finishing.edges import compact, is_closed, unpaired
 from models.image_to_mesh.finishing.holes import fill_holes
+from models.image_to_mesh.finishing.patch import patch
 
 
 def sphere(subdivisions: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +61,24 @@ def test_whatever_is_missing_the_result_is_closed(seed: int, share: float) -> No
     backs = sum(frozenset(f) in lone for f in filled.faces[len(rest) :].tolist())
     assert all(directed[b, a] == n for (a, b), n in directed.items())
     assert max(directed.values()) == 1 or backs
+
+
+@pytest.mark.parametrize("count", [4, 6, 9, 30, 150])
+def test_a_patch_uses_no_edge_that_exists(rng: np.random.Generator, count: int) -> None:
+    """Flat, folded and long loops, with few or many diagonals that the mesh has already."""
+    for crowd in (0.0, 0.1, 0.5, 0.95):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, count))
+        size = rng.uniform(0.3, 3, count)
+        loop = np.stack((np.cos(angle) * size, np.sin(angle) * size, rng.normal(0, 1, count)), 1)
+        taken = rng.random((count, count)) < crowd
+        taken |= taken.T
+        made = patch(loop, taken)
+        directed = edges_of(made.triangles)
+        assert max(directed.values()) == 1
+        rim = {(k, (k + 1) % count) for k in range(count)}
+        assert {edge for edge in directed if edge[::-1] not in directed} == rim
+        inner = [e for e in directed if e not in rim and e[::-1] not in rim and max(e) < count]
+        assert not any(taken[edge] for edge in inner)
 
 
 @pytest.mark.parametrize("height", [0.98, 0.9, 0.5])
