@@ -1,6 +1,7 @@
 """Direct3D-S2 on a GPU, stage by stage: full-size networks, random weights, real shapes between.
 
     python benchmarks/direct3d_s2_gpu.py --mesh MESH.npz [--tokens-512 30000] [--tokens-1024 100000]
+        [--runs 512-offloaded 1024-resident ...]
 
 What a stage computes is thrown away, and the next one is given what it would get of a real object:
 cells near the surface of a mesh (arrays `V` [n, 3] and `F` [m, 3]), as many as asked for, and the
@@ -325,20 +326,27 @@ def measure(generator: Generator, given: Inputs, fine: bool) -> dict[str, Any]:
     return report | {"stages": clock.rows()}
 
 
+RUNS = {
+    "512-offloaded": (False, True),
+    "512-resident": (False, False),
+    "1024-offloaded": (True, True),
+    "1024-resident": (True, False),
+}
+"""Whether the fine stage runs too, and whether networks wait for their turn off the card."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mesh", type=Path, required=True)
     parser.add_argument("--tokens-512", type=int, default=30_000)
     parser.add_argument("--tokens-1024", type=int, default=100_000)
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     shape = Shape.read(asked.mesh, "cuda")
     report: dict[str, Any] = {"card": torch.cuda.get_device_name(), "mesh": asked.mesh.stem}
-    for name, fine, offload in (
-        ("512, off-loaded", False, True),
-        ("1024, resident", True, False),
-        ("1024, off-loaded", True, True),
-    ):
+    for name in asked.runs:
+        fine, offload = RUNS[name]
         generator = generator_of("cuda", offload)
         given = inputs_of(shape, asked.tokens_512, asked.tokens_1024)
         if not fine:

@@ -7,6 +7,7 @@ residual blocks and the layout of diffusers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -58,10 +59,35 @@ class UNet3d(nn.Module):
 
 
 class GroupNorm32(nn.GroupNorm):
-    """In fp32; the result has the dtype of the input."""
+    """In fp32; the result has the dtype of the input.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+    Group by group, and moments by parts: a group of a patch is millions of numbers, and PyTorch
+    gives each to a single block of the GPU, which takes twenty times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z]
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        width = x.shape[1] // self.num_groups
+        for item, normed in zip(x, out, strict=True):
+            for start in range(0, x.shape[1], width):
+                group = slice(start, start + width)
+                values = item[group].float()
+                mean, variance = moments(values)
+                scale = self.weight[group] * torch.rsqrt(variance + self.eps)
+                shift = self.bias[group] - mean * scale
+                column = (-1, 1, 1, 1)
+                normed[group] = torch.addcmul(shift.view(column), values, scale.view(column))
+        return out
+
+
+PARTS = 1024
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all numbers, from those of up to PARTS equal parts: both []."""
+    parts = gcd(values.numel(), PARTS)
+    variance, mean = torch.var_mean(values.reshape(parts, -1), dim=1, correction=0)
+    return mean.mean(), variance.mean() + mean.var(correction=0)
 
 
 class _Residual(nn.Module):
