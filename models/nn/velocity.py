@@ -168,10 +168,20 @@ def join(conditions: Sequence[Condition]) -> Condition:
         return torch.cat([*conditions])
     if isinstance(first, KeysValues):
         lengths = [length for each in conditions for length in each.rows.lengths]
-        k = torch.cat([each.k for each in conditions])
-        v = torch.cat([each.v for each in conditions])
+        k, v = (_packed([getattr(each, part) for each in _read(conditions)]) for part in "kv")
         return replace(first, k=k, v=v, rows=Segments(lengths), settled=_settled(conditions))
     return tuple(join(layer) for layer in zip(*conditions, strict=True))
+
+
+def _read(conditions: Sequence[KeysValues]) -> Sequence[KeysValues]:
+    """All but the last that are settled: what they hold is read by nobody."""
+    last = max((i for i, each in enumerate(conditions) if each.open_items), default=0)
+    return conditions[: last + 1]
+
+
+def _packed(parts: Sequence[Tensor]) -> Tensor:
+    """Many views take gigabytes: the only part there is, is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def _settled(conditions: Sequence[KeysValues]) -> Tensor | None:

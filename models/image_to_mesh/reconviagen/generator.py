@@ -111,13 +111,7 @@ class Generator:
         with self.residency.at_work(flow):
             clock = KnownTimes(flow.modulations, times[:-1], self.residency.device)
             feats = sample(
-                SparseVelocity(
-                    flow,
-                    place,
-                    batched=self.base.batched,
-                    clock=clock,
-                    recorded=self.base.recorded,
-                ),
+                SparseVelocity(flow, place, batched=self.base.batched, clock=clock),
                 place.feats,
                 [flow.contexts(views)],
                 times=times,

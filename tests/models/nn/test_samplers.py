@@ -260,7 +260,15 @@ def test_conditions_are_joined_in_order_and_kept_until_others_come(
     (both,) = join([[first], [second]])
     assert isinstance(both, KeysValues)
     assert both.rows.lengths == (3, 3, 1, 1)
-    assert torch.equal(both.v, torch.cat([first.v, second.v]))
+    assert both.v is first.v  # of what is settled nothing is read
+    assert both.settled is not None and torch.equal(both.settled, second.settled)
+    (turned,) = join([[second], [first]])
+    assert torch.equal(turned.v, torch.cat([second.v, first.v])) and turned.settled is None
+    x = normal(rng, 4, 5, 8)
+    expected = torch.cat((layer(x[:2], first), layer(x[2:], second)))
+    torch.testing.assert_close(layer(x, both), expected)
+    expected = torch.cat((layer(x[:2], second), layer(x[2:], first)))
+    torch.testing.assert_close(layer(x, turned), expected)
 
     with pytest.raises(ValueError, match=r"\[2, 3, 6\], \[2, 1, 6\] do not make a batch"):
         join([a, b[:, :1]])
