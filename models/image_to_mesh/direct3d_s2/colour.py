@@ -31,7 +31,7 @@ ELEVATIONS = (0, 15, 30, -15)
 """Directions that are tried, degrees; the front first."""
 BETTER_BY = 0.04
 """Of agreement: another direction than the front must fit this much better to be believed."""
-OUTLINE_PX = 96
+OUTLINE_PX = 64
 POINTS = 60_000
 """Vertices that draw an outline of OUTLINE_PX without holes."""
 DOUBTFUL_AGREEMENT = 0.75

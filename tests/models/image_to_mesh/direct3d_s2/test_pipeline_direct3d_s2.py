@@ -60,7 +60,7 @@ def test_image_to_mesh(run: Run, version: str, resolution: int) -> None:
     assert report["views"][0]["camera"]["azimuth"] == 0
     assert report["views"][0]["agreement"] > 0.9
     assert (
-        0.3 < report["views"][0]["seen_share"] < 0.5
+        0.25 < report["views"][0]["seen_share"] < 0.5
     )  # of an egg one sees a little less than half
     assert any("blend" in warning for warning in report["warnings"])
 
@@ -105,8 +105,7 @@ def test_failure_leaves_no_tensor_in_the_error(
     with pytest.raises(Cancelled) as caught:
         Direct3DS2Pipeline(egg_generators["1.1"])(context, [oval], Direct3DS2Options())
     frames = [frame.tb_frame for frame in _frames(caught.value)]
-    below = [frame for frame in frames if frame.f_code.co_name == "_run"]
-    assert len(below) == 1 and not below[0].f_locals
+    assert not any(frame.f_locals for frame in frames if frame.f_code.co_name == "_run")
 
 
 def _frames(error: BaseException) -> list:
