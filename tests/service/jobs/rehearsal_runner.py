@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -93,6 +94,18 @@ def load_deadly_once(device: str) -> Pipeline:
     return run
 
 
+def load_slow_once(device: str) -> Pipeline:
+    """Slow the first time it sees an input, whichever worker runs it; then at once."""
+
+    def run(context: RunContext, inputs: Sequence[InputFile], options: NoOptions) -> PipelineResult:
+        memory = Path(os.environ["MESHPRESS_DATA_DIR"]) / "seen-by-slow-once"
+        seconds = 0.0 if memory.exists() else options.seconds
+        memory.touch()
+        return load_slow(device)(context, inputs, NoOptions(seconds=seconds))
+
+    return run
+
+
 def load_refusing(device: str) -> Pipeline:
     def run(context: RunContext, inputs: Sequence[InputFile], options: NoOptions) -> PipelineResult:
         raise InvalidInput("the picture is upside down", code="upside_down", next_step="Turn it.")
@@ -157,7 +170,7 @@ def entry(name: str) -> PipelineEntry:
 
 
 NAMES = ("copy", "slow", "stubborn", "deadly", "deadly_once", "refusing", "buggy", "mangled")
-NAMES += ("leaving_a_child", "full_disk", "absent")
+NAMES += ("leaving_a_child", "full_disk", "absent", "slow_once")
 TABLE = tuple(entry(name) for name in NAMES)
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_jobs_run_cancel_and_page(bench):
 
 def test_a_living_worker_takes_over_from_a_dead_one(bench):
     first = bench.start_worker()
-    job = bench.wait_running(bench.submit("slow", seconds=5.0))
+    job = bench.wait_running(bench.submit("slow_once", seconds=600.0))
     bench.start_worker()
     bench.wait(bench.submit("copy"))
     os.killpg(first.pid, signal.SIGKILL)
