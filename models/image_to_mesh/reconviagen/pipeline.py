@@ -6,15 +6,12 @@ Knows nothing of requests and queues: it sees files, options and a context. Read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-import numpy as np
 import torch
 
 from models.context import (
-    Artifact,
     InputFile,
     InvalidInput,
     JsonValue,
@@ -22,7 +19,6 @@ from models.context import (
     PipelineResult,
     RunContext,
 )
-from models.image_to_mesh.delivery import deliver, mesh_formats
 from models.image_to_mesh.options import ReconViaGenOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
@@ -33,15 +29,19 @@ from models.image_to_mesh.reconviagen.generator import Conditions, Generator
 from models.image_to_mesh.reconviagen.preprocess import Framed, frame_on_black
 from models.image_to_mesh.reconviagen.release import read_release
 from models.image_to_mesh.stopwatch import Stopwatch
-from models.image_to_mesh.trellis.pipeline import SPLAT, encode_gaussians, placed
-from models.image_to_mesh.trellis.release import Release, SamplerSettings
+from models.image_to_mesh.trellis.preprocess import in_bytes
+from models.image_to_mesh.trellis.release import Release
+from models.image_to_mesh.trellis.results import decode_and_deliver
+from models.image_to_mesh.trellis.sampling import (
+    Samplers,
+    each_step,
+    sampler_facts,
+    samplers_for,
+)
 from models.nn.memory import memory_returned
 from models.nn.precision import chosen_dtype
 from models.nn.residency import Residency, should_offload
-from models.nn.samplers import Step
 from models.weights.store import require
-
-T = TypeVar("T")
 
 MAX_IMAGES = 16
 WEIGHTS, VGGT_WEIGHTS, IMAGE_WEIGHTS = (
@@ -87,7 +87,7 @@ class ReconViaGenPipeline:
         watch.stage("decode", 0.0)
         masks = mask_source(options.mask, context.device)
         cutouts = [cut_out(decode(file), options.seed, masks) for file in inputs]
-        frames = [frame_on_black(_bytes(cutout), cutout.name) for cutout in cutouts]
+        frames = [frame_on_black(in_bytes(cutout.rgba), cutout.name) for cutout in cutouts]
 
         # 2. Look at all photos together: what the flows are told, and the cameras.
         watch.stage("look", 0.03)
@@ -99,43 +99,24 @@ class ReconViaGenPipeline:
 
         # 3. Structure: which voxels of 64^3 the object occupies.
         watch.stage("structure", 0.12)
-        coords = self.generator.structure(conditions, noise, samplers[0], _steps(watch, 0.12, 0.42))
+        coords = self.generator.structure(
+            conditions, noise, samplers[0], each_step(watch, 0.12, 0.42)
+        )
 
         # 4. Latent: what is in each of them.
         watch.stage("latent", 0.42)
         latent = self.generator.latent(
-            conditions, coords, noise, samplers[1], _steps(watch, 0.42, 0.7)
+            conditions, coords, noise, samplers[1], each_step(watch, 0.42, 0.7)
         )
 
-        # 5. Decode the latent: a surface, Gaussians, or both.
-        artifacts: dict[str, Artifact] = {}
-        facts: dict[str, JsonValue] = {"voxels": len(coords)}
-        warnings = [note for cutout in cutouts for note in cutout.notes]
-        if "splat" in options.formats:
-            watch.stage("splat", 0.7)
-            gaussians = self.generator.gaussians(latent)
-            artifacts["splat"] = _write(context, encode_gaussians(gaussians))
-            facts["gaussians"] = len(gaussians.means)
-        if meshes := mesh_formats(options.formats):
-            watch.stage("surface", 0.73)
-            surface = placed(self.generator.mesh(latent))
-
-            # 6. Finish: fewer faces, texture, normal map; then the files.
-            made, more, notes = deliver(surface, options, watch, (0.78, 1.0))
-            artifacts |= zip(meshes, made, strict=True)
-            facts |= more
-            warnings += notes
-        watch.stage("done", 1.0)
-        in_order = [artifacts[kind] for kind in dict.fromkeys(options.formats)]
+        # 5. Decode the latent: a surface, Gaussians, or both; finish, and write the files.
+        results = decode_and_deliver(self.generator, latent, options, watch)
+        facts = {"voxels": len(coords), **results.facts}
+        warnings = [note for cutout in cutouts for note in cutout.notes] + results.warnings
         if len(inputs) == 1:
             warnings.append("One image: the sides it does not show are imagined.")
         report = _report(cutouts, frames, conditions, samplers, facts, watch, warnings)
-        return PipelineResult(in_order, report)
-
-
-def _bytes(cutout: Cutout) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(H, W, 4) uint8, straight alpha."""
-    return np.asarray((cutout.rgba * 255 + 0.5).astype(np.uint8))
+        return PipelineResult(results.artifacts, report)
 
 
 def _check_count(inputs: Sequence[InputFile]) -> None:
@@ -147,55 +128,24 @@ def _check_count(inputs: Sequence[InputFile]) -> None:
         )
 
 
-def _samplers(
-    release: Release, options: ReconViaGenOptions
-) -> tuple[SamplerSettings, SamplerSettings]:
-    """Of structure and latent: what was asked of this one, else of both, else the authors' own."""
-
-    def chosen(own: SamplerSettings, steps: int | None, guidance: float | None) -> SamplerSettings:
-        weight = _first(guidance, options.guidance, own.cfg_strength)
-        return replace(
-            own,
-            steps=_first(steps, options.steps, own.steps),
-            cfg_strength=max(1.0, weight),  # below one the photos would count for less than nothing
-        )
-
-    return (
-        chosen(release.structure_sampler, options.structure_steps, options.structure_guidance),
-        chosen(release.latent_sampler, options.latent_steps, options.latent_guidance),
+def _samplers(release: Release, options: ReconViaGenOptions) -> Samplers:
+    """Guidance counts from one here: below it the photos would weigh less than nothing."""
+    structure, latent = (
+        replace(sampler, cfg_strength=max(1.0, sampler.cfg_strength))
+        for sampler in samplers_for(release, options)
     )
-
-
-def _first(*values: T | None) -> T:
-    """The first that was given."""
-    return next(value for value in values if value is not None)
-
-
-def _steps(watch: Stopwatch, start: float, end: float) -> Callable[[Step], None]:
-    """Progress from `start` to `end` of the whole, step by step; a cancelled job ends between."""
-
-    def on_step(step: Step) -> None:
-        watch.advance(start + (end - start) * step.done / step.total, f"{step.done}/{step.total}")
-
-    return on_step
-
-
-def _write(context: RunContext, splats: bytes) -> Artifact:
-    path = context.workdir / SPLAT
-    path.write_bytes(splats)
-    return Artifact(SPLAT, path, "application/ply")
+    return structure, latent
 
 
 def _report(
     cutouts: Sequence[Cutout],
     frames: Sequence[Framed],
     conditions: Conditions,
-    samplers: tuple[SamplerSettings, SamplerSettings],
+    samplers: Samplers,
     facts: dict[str, JsonValue],
     watch: Stopwatch,
     warnings: list[str],
 ) -> dict[str, JsonValue]:
-    structure, latent = samplers
     cameras = camera_facts(conditions.poses, frames)
     return {
         "pipeline": "reconviagen",
@@ -210,10 +160,7 @@ def _report(
         ],
         "cameras": "x right, y down, z ahead; the world is that of the first image's camera, in "
         "units of the network's own: not those of the mesh",
-        "samplers": {
-            "structure": {"steps": structure.steps, "guidance": structure.cfg_strength},
-            "latent": {"steps": latent.steps, "guidance": latent.cfg_strength},
-        },
+        "samplers": sampler_facts(samplers),
         **facts,
         "seconds": dict(watch.seconds),
         "warnings": warnings,

@@ -41,3 +41,8 @@ def centre_on_black(
     straight = np.asarray(small).astype(np.float32) / 255
     on_black: npt.NDArray[np.uint8] = (straight[..., :3] * straight[..., 3:] * 255).astype(np.uint8)
     return on_black
+
+
+def in_bytes(rgba: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """(H, W, 4) of 0..1 -> of 0..255."""
+    return np.asarray((rgba * 255 + 0.5).astype(np.uint8))

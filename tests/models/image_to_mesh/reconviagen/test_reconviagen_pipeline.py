@@ -73,7 +73,8 @@ def test_two_views_to_mesh_and_splat(run: Run, disc: InputFile, bar: InputFile) 
     glb = result.artifacts[0].path.read_bytes()
     mesh = trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh", process=False)
     assert len(mesh.faces) == report["mesh"]["faces"] > 0
-    assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1, abs=0.02)  # it was simplified
+    # A random field's outermost crumbs are taken off, and what is left is simplified.
+    assert 0.8 < np.ptp(mesh.vertices, axis=0).max() <= 1.02
     splats = read(result.artifacts[1].path, "scene.splat.ply")
     assert len(splats.means) == report["gaussians"] == 4 * report["voxels"]
     assert not any("imagined" in warning for warning in report["warnings"])
