@@ -18,7 +18,7 @@ import numpy.typing as npt
 from models.context import JsonValue
 from models.image_to_mesh.finishing.bake import look_up, rim_diffused
 from models.image_to_mesh.finishing.coloured import ColouredMesh
-from models.image_to_mesh.finishing.normals import vertex_normals
+from models.image_to_mesh.finishing.normals import vertex_normals_in_loops
 from models.image_to_mesh.finishing.visibility import View
 from models.image_to_mesh.geometry.cameras import Camera, object_to_camera
 from models.image_to_mesh.geometry.silhouette import bounds
@@ -173,7 +173,7 @@ def _seen(vertices: Array, faces: npt.NDArray[np.int32], camera: Camera) -> Arra
     np.maximum.at(nearest, (cells[:, 0], cells[:, 1]), depth)
     behind = nearest[cells[:, 0], cells[:, 1]] - depth
     open_ = behind <= DEPTH_SHARE * np.ptp(vertices, axis=0).max()
-    facing = vertex_normals(vertices, faces) @ camera.rotation[2]
+    facing = vertex_normals_in_loops(vertices, faces) @ camera.rotation[2]
     share = np.clip((facing - SEEN_FROM) / (SEEN_FULLY - SEEN_FROM), 0, 1)
     return np.asarray((share * open_)[:, None], np.float32)
 

@@ -140,7 +140,10 @@ class Generator:
         with self.residency.at_work(decoder, refiner):
             decoded = decoder(latent, head=refiner.head)
             grid = refiner(decoded, on_patch)
-            return near_surface_of_grid(grid, 2 * self.release.surface_level)
+            field = near_surface_of_grid(grid, 2 * self.release.surface_level)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # kept for shapes that do not come again at 1024
+        return field
 
     @torch.no_grad()
     def surface_1024(self, latent: SparseTensor, on_patch: OnPatch) -> Field:

@@ -39,7 +39,7 @@ from models.nn.samplers import Step
 from models.weights.store import require
 
 IMAGE_WEIGHTS = "dinov2-large-registers"
-NEEDED_BYTES = 20 << 30
+NEEDED_BYTES = 24 << 30
 """A device with less free memory than this holds one network at a time."""
 
 

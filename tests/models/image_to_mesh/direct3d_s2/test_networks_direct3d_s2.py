@@ -19,6 +19,7 @@ from models.image_to_mesh.direct3d_s2.generator import Generator
 from models.image_to_mesh.direct3d_s2.networks import build, halve
 from models.image_to_mesh.direct3d_s2.preprocess import SIDE_PX, Picture, centre_on_white
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Sampler
+from models.image_to_mesh.direct3d_s2.unet3d import GroupNorm32
 from models.nn.sparse_tensor import SparseTensor
 from models.weights.pickles import convert
 from tests.models.image_to_mesh.direct3d_s2.conftest import load
@@ -318,3 +319,20 @@ def test_every_network_in_half_precision(
     for half, full in zip(answers(torch.bfloat16), answers(torch.float32), strict=True):
         assert half.dtype == torch.bfloat16
         assert 0 < (half.float() - full).abs().mean() <= 4e-2 * full.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_norm_by_parts(rng: np.random.Generator, dtype: torch.dtype) -> None:
+    """As in fp64 at once, where numbers lie far from zero; what it is given stays as it was."""
+    x = torch.from_numpy(rng.standard_normal((2, 8, 6, 5, 4)) * 0.1 + 20).to(dtype)
+    before = x.clone()
+    norm = GroupNorm32(4, 8)
+    torch.nn.init.normal_(norm.weight, 1, 0.1)
+    torch.nn.init.normal_(norm.bias)
+    with torch.no_grad():
+        found = norm(x)
+    expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert found.dtype == dtype and torch.equal(x, before)
+    # fp32: 20 / 0.1 times its rounding; bf16: its own
+    within = 1e-3 if dtype == torch.float32 else 2e-2
+    assert (found.double() - expected).abs().max() <= within * expected.abs().max()

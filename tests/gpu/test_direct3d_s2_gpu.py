@@ -1,0 +1,34 @@
+"""Direct3D-S2's own kernels on a GPU, against plain PyTorch in fp64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from models.image_to_mesh.direct3d_s2.adaptive import launch, smoothed_by_taps
+from models.image_to_mesh.direct3d_s2.unet3d import GroupNorm32
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_smoothing(cuda: str, rng: np.random.Generator, channels: int) -> None:
+    seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
+    x = torch.randn(1, channels, 33, 40, 35, generator=seed, device=cuda).half()
+    weights = torch.randn(1, 27, 33, 40, 35, generator=seed, device=cuda)
+    weights = F.normalize(weights, p=1, dim=1).half()
+    expected = smoothed_by_taps(x.double(), weights.double())
+    # fp32 sums of 27 products, one rounding of fp16
+    assert (launch(x, weights).double() - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+def test_group_norm(cuda: str, rng: np.random.Generator) -> None:
+    """Of millions of numbers a group, far from zero."""
+    seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
+    x = (torch.randn(1, 8, 64, 64, 64, generator=seed, device=cuda) + 5).half()
+    norm = GroupNorm32(4, 8).to(cuda)
+    torch.nn.init.normal_(norm.weight, 1, 0.1)
+    expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert (norm(x).double() - expected).abs().max() <= 1e-3 * expected.abs().max()
