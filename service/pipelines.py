@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,6 +25,22 @@ from models.weights.store import Missing, missing
 from service.errors import NotFound, PipelineUnavailable
 
 GIB = 1 << 30
+Options = Mapping[str, Any]
+NO_OPTIONS: Options = {}
+
+
+@dataclass(frozen=True)
+class OptionNeed:
+    """What `option=value` takes beyond its pipeline's own packages and weights."""
+
+    option: str
+    value: str
+    packages: tuple[str, ...]
+    extra: str
+    weights: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.option}={self.value}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class PipelineEntry:
     needs:        what it wants beyond the base install, for humans; empty = runs anywhere
     packages:     what must be importable; `extra` of our distribution brings them
     weights:      names in the catalogue of `models.weights`, without which it cannot run
+    option_needs: what single values of its options take beyond that
     memory_bytes: what a GPU must have, with all that can be off-loaded off the card; 0 = no GPU
     best_with:    (fewest, most) files for which `pipeline=auto` may take it
     """
@@ -57,6 +75,7 @@ class PipelineEntry:
     packages: tuple[str, ...] = ()
     extra: str = ""
     weights: tuple[str, ...] = ()
+    option_needs: tuple[OptionNeed, ...] = ()
     memory_bytes: int = 0
     best_with: tuple[int, int] = (0, 1 << 16)
 
@@ -73,34 +92,52 @@ class PipelineEntry:
             if entry.name in self.weights or (entry.optional and self.name in entry.pipelines)
         )
 
-    def lacks(self) -> Iterator[Missing]:
+    def lacks(self, options: Options = NO_OPTIONS) -> Iterator[Missing]:
         """What keeps it from running here, each with the command that mends it.
+
+        options: of a request; without them, what they need is not missed
 
         Asked anew each time: packages and weights may come and go while a service runs.
         """
-        absent = [name for name in self.packages if find_spec(name) is None]
-        if absent:
-            words = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed"
-            yield Missing(words, f'pip install "meshpress[{self.extra}]"')
-        if (lack := missing(self.weights)) is not None:
+        asked = self._asked(options)
+        wanted = [(self.packages, self.extra), *((need.packages, need.extra) for need in asked)]
+        for packages, extra in dict.fromkeys(wanted):
+            absent = [name for name in packages if find_spec(name) is None]
+            if absent:
+                words = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed"
+                yield Missing(words, f'pip install "meshpress[{extra}]"')
+        weights = [*self.weights, *(name for need in asked for name in need.weights)]
+        if (lack := missing(weights)) is not None:
             yield lack
 
     def unavailable_reason(self) -> str:
         """Why this pipeline cannot run on this machine, with what to do; empty when it can."""
         return " ".join(f"{lack}." for lack in self.lacks())
 
-    def check_available(self) -> None:
+    def check_available(self, options: Options = NO_OPTIONS) -> None:
         """Raises PipelineUnavailable with the reason, and the command to run as its next step."""
-        lacks = list(self.lacks())
+        lacks = list(self.lacks(options))
         if not lacks:
             return
         reasons = ". ".join(lack.reason for lack in lacks)
         command = " && ".join(lack.command for lack in lacks)
+        next_step = f"Run `{command}` on this machine; nothing has to be restarted."
+        # Where it can run, but not so: which options it is.
+        unmet = [
+            need for need in self._asked(options) if any(self.lacks({need.option: need.value}))
+        ]
+        unmet = [] if any(self.lacks()) else unmet
+        so = f" with {' and '.join(map(str, unmet))}" if unmet else ""
+        if unmet:
+            next_step += f" Or choose another {' and '.join(need.option for need in unmet)}."
         raise PipelineUnavailable(
-            f"Pipeline {self.name!r} cannot run here. {reasons}.",
-            next_step=f"Run `{command}` on this machine; nothing has to be restarted.",
+            f"Pipeline {self.name!r} cannot run here{so}. {reasons}.",
+            next_step=next_step,
             details={"pipeline": self.name, "command": command},
         )
+
+    def _asked(self, options: Options) -> list[OptionNeed]:
+        return [need for need in self.option_needs if options.get(need.option) == need.value]
 
 
 IMAGES = ("image/png", "image/jpeg", "image/webp")
@@ -115,6 +152,9 @@ SPLATS = (
     "application/gzip",
 )
 
+BIREFNET = OptionNeed("mask", "birefnet", ("torch", "safetensors"), "torch", ("birefnet",))
+DRACO = OptionNeed("compression", "draco", ("DracoPy",), "draco")
+
 PIPELINES: tuple[PipelineEntry, ...] = (
     PipelineEntry(
         name="embedded",
@@ -125,6 +165,7 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         inputs=(1, 16),
         media_types=IMAGES,
         artifacts=MESHES,
+        option_needs=(BIREFNET,),
     ),
     PipelineEntry(
         name="trellis",
@@ -141,6 +182,7 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         packages=("torch", "safetensors"),
         extra="torch",
         weights=("trellis-image-large", "dinov2-large-registers"),
+        option_needs=(BIREFNET, DRACO),
         memory_bytes=7 * GIB,  # off-loaded it takes 5.7 GB; a card of 8 GB shows less than 8 GiB
     ),
     PipelineEntry(
@@ -158,6 +200,7 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         packages=("torch", "safetensors"),
         extra="torch",
         weights=("reconviagen-v0-2", "vggt-object-v0-1", "dinov2-large-registers"),
+        option_needs=(BIREFNET, DRACO),
         memory_bytes=11 * GIB,  # off-loaded 8 photos take 7.0 GB, and 16 about 2 GB more
         best_with=(2, 16),
     ),
@@ -175,6 +218,7 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         packages=("torch", "safetensors"),
         extra="torch",
         weights=("direct3d-s2-v1-1", "dinov2-large-registers"),
+        option_needs=(BIREFNET, DRACO),
         memory_bytes=19 * GIB,
     ),
     PipelineEntry(

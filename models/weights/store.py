@@ -167,10 +167,14 @@ def missing(
     """What of these entries is not here, or under a licence that nobody has accepted, in words with
     the command that mends it; None: nothing.
 
-    names:  of entries, or of a pipeline for all that it needs; optional entries are not missed
+    names:  of entries, or of a pipeline for all that it needs; what is optional to a pipeline is
+            missed only where it is named itself
     folder: in place of the one MESHPRESS_MODELS_DIR names
     """
-    wanted = [entry for entry in find_entries(names, table) if not entry.optional]
+    named = list(names)
+    wanted = [
+        entry for entry in find_entries(named, table) if not entry.optional or entry.name in named
+    ]
     place = folder or models_folder(environment)
     absent_here = [entry for entry in wanted if find(entry, folder, environment) is None]
     bound = _not_accepted(wanted, place, environment)

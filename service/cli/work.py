@@ -65,8 +65,8 @@ def run_here(work: Work, folder: Path, on_progress: OnProgress) -> Done:
 
     steps = _plan(work)
     entries = [find_pipeline(step.task, step.pipeline, work.table) for step in steps]
-    for entry in entries:
-        entry.check_available()
+    for step, entry in zip(steps, entries, strict=True):
+        entry.check_available(step.options)
     files = list(work.inputs)
     results: list[PipelineResult] = []
     with _stop_requests() as stopped:

@@ -95,9 +95,10 @@ def device_of(parts: Parts) -> Device:
 
 
 def _check_available(wanted: Wanted, parts: Parts) -> None:
-    """Raises PipelineUnavailable where one of the steps' pipelines cannot run here."""
+    """Raises PipelineUnavailable where one of the steps' pipelines cannot run here, or not with
+    these options."""
     for step in plan(wanted.entry, wanted.options, parts.pipelines):
-        find_pipeline(step.task, step.pipeline, parts.pipelines).check_available()
+        find_pipeline(step.task, step.pipeline, parts.pipelines).check_available(step.options)
 
 
 def _task(upload: Upload) -> str:

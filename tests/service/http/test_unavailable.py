@@ -117,8 +117,9 @@ def test_no_pipeline_of_the_table_names_unknown_weights() -> None:
 def refusal(api, **params: str):
     params = {"pipeline": "trellis"} | params
     headers = {"Content-Type": "image/png"}
+    before = len(api.queue.jobs)
     answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE, headers=headers)
-    assert answer.status_code == 409 and api.queue.jobs == {}
+    assert answer.status_code == 409 and len(api.queue.jobs) == before
     return answer.json()
 
 
@@ -148,6 +149,42 @@ def test_a_sog_is_refused_by_who_makes_none_and_by_auto_without_weights(api) -> 
     answer = api.client.post("/v1/jobs/mesh", params={"formats": "sog"}, content=PICTURE)
     assert answer.status_code == 409
     assert "formats=sog is for trellis or reconviagen" in answer.json()["detail"]
+
+
+# -- options that need something of their own ------------------------------------------------------
+
+
+@pytest.mark.parametrize("pipeline", ["embedded", "auto"])
+@pytest.mark.parametrize("path", ["/v1/mesh", "/v1/jobs/mesh", "/invocations"])
+def test_a_mask_by_a_network_that_is_not_here_is_refused_before_it_is_queued(
+    path, pipeline, api
+) -> None:
+    params = {"pipeline": pipeline, "mask": "birefnet"}
+    headers = {"Content-Type": "image/png"}
+    answer = api.client.post(path, params=params, content=PICTURE, headers=headers)
+    assert answer.status_code == 409 and api.queue.jobs == {}
+    problem = answer.json()
+    assert "'embedded' cannot run here with mask=birefnet. Weights" in problem["detail"]
+    assert problem["command"] == "meshpress models pull birefnet"
+    assert problem["next_step"].endswith("Or choose another mask.")
+
+
+def test_what_an_option_needs_is_asked_of_those_who_give_it(api, models_dir, monkeypatch) -> None:
+    provide(models_dir)
+    assert listed(api, "trellis")["available"] is True  # the list asks for no option
+    monkeypatch.setitem(sys.modules, "DracoPy", None)
+    problem = refusal(api, compression="draco", mask="classic")
+    assert problem["command"] == 'pip install "meshpress[draco]"'
+    assert "with compression=draco. DracoPy is not installed" in problem["detail"]
+    both = refusal(api, compression="draco", mask="birefnet")
+    assert both["command"] == 'pip install "meshpress[draco]" && meshpress models pull birefnet'
+    assert "with mask=birefnet and compression=draco." in both["detail"]
+    monkeypatch.delitem(sys.modules, "DracoPy")
+    params = {"pipeline": "trellis", "compression": "draco"}
+    answer = api.client.post("/v1/jobs/mesh", params=params, content=PICTURE)
+    assert answer.status_code == 202
+    problem = refusal(api, compression="draco", mask="birefnet")
+    assert "with mask=birefnet. Weights" in problem["detail"]
 
 
 @pytest.mark.parametrize(
