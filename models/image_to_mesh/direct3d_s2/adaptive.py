@@ -6,12 +6,13 @@ it is applied three times.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import product
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from models.nn.backends import own_kernels
 
 ROUNDS = 3
 
@@ -38,7 +39,7 @@ def adaptive_block(
 
 def _smoothed(x: Tensor, weights: Tensor) -> Tensor:
     """Each voxel's neighbourhood weighed by its own 27 numbers; zeros beyond the border."""
-    if x.is_cuda and find_spec("triton") is not None:
+    if x.is_cuda and own_kernels():
         return launch(x.contiguous(), weights.contiguous())
     return smoothed_by_taps(x, weights)
 

@@ -8,6 +8,7 @@ face printed on the back would be a lie. It knows no network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -70,15 +71,21 @@ def coloured(
     vertices: Array,  # (V, 3), y up
     faces: npt.NDArray[np.int32],  # (F, 3)
     rgba: Array,  # (H, W, 4) 0..1, straight alpha
+    on_part: Callable[[int, int], None] = lambda done, total: None,
 ) -> Coloured:
+    """on_part: called when so many parts of so many are done; what it raises ends the work."""
     azimuth, elevation, agreement = _direction(vertices, rgba)
     camera = _fitted(object_to_camera(azimuth, elevation), vertices, rgba)
     view = View(rgba, camera)
+    on_part(1, 4)
     share = _seen(vertices, faces, camera)
+    on_part(2, 4)
     pixels = view.pixels(vertices.astype(np.float64))
     front = view.beyond_outline
     colours = share * _sampled(front, pixels, rgba.shape)
+    on_part(3, 4)
     colours += (1 - share) * _sampled(rim_diffused(rgba, front), pixels, rgba.shape)
+    on_part(4, 4)
     facts: dict[str, JsonValue] = {
         "camera": {"azimuth": azimuth, "elevation": elevation, "projection": "orthographic"},
         "source": "front" if (azimuth, elevation) == (0, 0) else "outline",

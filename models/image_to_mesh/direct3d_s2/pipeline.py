@@ -135,7 +135,7 @@ class Direct3DS2Pipeline:
 
         # 6. Colour: of the image where it sees the surface, blended where it does not.
         watch.stage("colour", 0.78)
-        painted = coloured(*_placed(mesh), cutout.rgba)
+        painted = coloured(*_placed(mesh), cutout.rgba, _parts(watch, 0.78, 0.83))
         counts |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
         del mesh
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,9 @@ from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
 from models.image_to_mesh.direct3d_s2.generator import Generator
 from models.nn.residency import Residency
 from tests.models.image_to_mesh.direct3d_s2.tiny import (
-    COARSE,
-    EDGE,
-    Egg,
-    Everywhere,
-    PassThrough,
-    Sides,
     egg,
     tiny_release,
+    with_eggs,
     write_safetensors,
 )
 from tests.models.image_to_mesh.trellis.tiny import write_dinov2
@@ -63,20 +57,7 @@ def load(folder: Path, version: str) -> Generator:
 @pytest.fixture(scope="session")
 def egg_generators(generators: dict[str, Generator]) -> dict[str, Generator]:
     """The same, but what decodes a surface always decodes an egg."""
-    planted = {
-        "dense_vae": Everywhere(),
-        "sparse_vae_512": Egg(COARSE),
-        "refiner": PassThrough(COARSE * EDGE),
-        "sparse_vae_1024": Egg(2 * COARSE),
-    }
-    sides = {"1.1": Sides(), "1.0": None}
-    return {
-        version: replace(
-            generator,
-            networks=replace(generator.networks, **planted, sign_refiner=sides[version]),
-        )
-        for version, generator in generators.items()
-    }
+    return {version: with_eggs(generator) for version, generator in generators.items()}
 
 
 @pytest.fixture

@@ -54,15 +54,19 @@ def test_image_to_mesh(run: Run, version: str, resolution: int) -> None:
     assert len(mesh.faces) == report["mesh"]["faces"] <= 520
     assert report["mesh"]["watertight"]
     assert report["release"] == version
-    assert (
-        ("tokens_1024" in report) == ("sparse_1024" in report["samplers"]) == (resolution == 1024)
-    )
+    fine = resolution == 1024
+    assert ("tokens_1024" in report) == ("sparse_1024" in report["samplers"]) == fine
     assert report["views"][0]["camera"]["azimuth"] == 0
     assert report["views"][0]["agreement"] > 0.9
-    assert (
-        0.25 < report["views"][0]["seen_share"] < 0.5
-    )  # of an egg one sees a little less than half
+    # Of an egg one sees a little less than half, and of that a rim at a slant.
+    assert 0.25 < report["views"][0]["seen_share"] < 0.5
     assert any("blend" in warning for warning in report["warnings"])
+
+
+@pytest.mark.node
+def test_the_validator_finds_no_fault(run: Run, validate: Callable[[Path], dict]) -> None:
+    issues = validate(run(resolution=512).artifacts[0].path)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
 
 
 def test_same_seed_same_bytes(run: Run) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks
+from models.image_to_mesh.direct3d_s2.generator import Generator
 from models.image_to_mesh.direct3d_s2.networks import build, halve
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Arguments, Release, Sampler
 from models.image_to_mesh.direct3d_s2.sparse_decoder import Decoded
@@ -183,3 +184,17 @@ class PassThrough(nn.Module):
         assert grid is not None
         on_patch(1, 1)
         return grid[0]
+
+
+def with_eggs(generator: Generator) -> Generator:
+    """The same, but what decodes a surface always decodes an egg."""
+    refined = generator.networks.sign_refiner is not None
+    networks = replace(
+        generator.networks,
+        dense_vae=Everywhere(),
+        sparse_vae_512=Egg(COARSE),
+        refiner=PassThrough(COARSE * EDGE),
+        sparse_vae_1024=Egg(2 * COARSE),
+        sign_refiner=Sides() if refined else None,
+    )
+    return replace(generator, networks=networks)
