@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 SparseName = Literal["auto", "torch", "triton", "spconv"]
@@ -61,6 +63,20 @@ def current_backends() -> Backends:
     """What the innermost `use_backends` asks for; outside of any, what the environment says."""
     chosen = _chosen.get()
     return from_environment() if chosen is None else chosen
+
+
+def own_kernels() -> bool:
+    """Whether Triton kernels of ours that no other setting names may compute on a GPU.
+
+    The guard names another sparse backend where Triton does not serve the GPU; whoever names one
+    wants none of them.
+    """
+    return current_backends().sparse in ("auto", "triton") and _triton_installed()
+
+
+@cache
+def _triton_installed() -> bool:
+    return find_spec("triton") is not None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ detailed surface that faces the same way; colours and normals there are blended 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.texels import Texels, cover, interpolate
 from models.image_to_mesh.finishing.uv import Unwrapped
 from models.image_to_mesh.geometry.surface import Faces
+from models.nn.backends import own_kernels
 
 Array = npt.NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def find_detail(
     device: str = "cpu",
 ) -> Painted:
     corners = unwrapped.source[unwrapped.faces].astype(np.int32)
-    if device.startswith("cuda") and find_spec("triton") is not None:
+    if device.startswith("cuda") and own_kernels():
         return _find_on_device(detailed, positions, normals, unwrapped, corners, size, device)
     texels = cover(unwrapped.uv, unwrapped.faces, size)
     points = interpolate(texels.face, texels.weights, corners, positions)

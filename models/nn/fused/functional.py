@@ -6,12 +6,12 @@ It knows where each can run, and no kernel.
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from models.nn.backends import own_kernels
 from models.nn.fused import reference
 from models.nn.fused.steps import Norm, Update
 
@@ -70,13 +70,12 @@ def fusible(x: Tensor) -> bool:
         and x.is_contiguous()
         and not (torch.is_grad_enabled() and x.requires_grad)
         and not torch.compiler.is_compiling()
-        and triton_runs(x.device, x.dtype)
+        and own_kernels()
+        and computed_in(x.dtype, x.device)
     )
 
 
 @cache
-def triton_runs(device: torch.device, dtype: torch.dtype) -> bool:
-    if find_spec("triton") is None:
-        return False
+def computed_in(dtype: torch.dtype, device: torch.device) -> bool:
     modern = torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16
     return modern or dtype != torch.bfloat16

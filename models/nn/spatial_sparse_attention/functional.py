@@ -5,14 +5,11 @@ Knows neither modules nor sites.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
 from models.nn.attention import Partition
-from models.nn.backends import current_backends
+from models.nn.backends import own_kernels
 from models.nn.spatial_sparse_attention import reference
 from models.nn.spatial_sparse_attention.blocks import Blocks
 
@@ -44,16 +41,11 @@ def spatial_sparse_attention(
 
 
 def by_triton(q: Tensor, key_heads: int) -> bool:
-    """Half precision on a CUDA device, heads that fill tiles, and nobody asked for PyTorch."""
-    if not q.is_cuda or current_backends().sparse == "torch" or not _installed():
+    """Half precision on a CUDA device, heads that fill tiles, and nobody asked for others."""
+    if not (q.is_cuda and own_kernels()):
         return False
     share, width = q.shape[1] // key_heads, q.shape[2]
     whole = share & (share - 1) == 0 and width & (width - 1) == 0 and 16 <= width <= 128
     if q.dtype == torch.bfloat16:
         return whole and torch.cuda.get_device_capability(q.device) >= FIRST_WITH_BFLOAT16
     return whole and q.dtype == torch.float16
-
-
-@cache
-def _installed() -> bool:
-    return find_spec("triton") is not None

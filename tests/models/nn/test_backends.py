@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from importlib.util import find_spec
+from types import SimpleNamespace
 
-from models.nn.backends import Backends, current_backends, from_environment, use_backends
+import pytest
+import torch
+
+from models.nn.backends import (
+    Backends,
+    current_backends,
+    from_environment,
+    own_kernels,
+    use_backends,
+)
+from models.nn.fused.functional import fusible
+from models.nn.spatial_sparse_attention.functional import by_triton
 
 
 def test_names_are_checked() -> None:
@@ -39,3 +51,22 @@ def test_left_by_an_error_too() -> None:
     with pytest.raises(KeyError), use_backends(sparse="spconv"):
         raise KeyError
     assert current_backends().sparse != "spconv"
+
+
+@pytest.mark.parametrize("sparse", ["auto", "triton", "spconv", "torch"])
+def test_no_kernel_of_ours_runs_where_another_sparse_backend_is_named(
+    monkeypatch: pytest.MonkeyPatch, sparse: str
+) -> None:
+    """The guard names another where Triton does not serve the GPU."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    x = SimpleNamespace(
+        is_cuda=True,
+        dtype=torch.float16,
+        device=torch.device("cuda"),
+        shape=(5, 32, 32),
+        is_contiguous=lambda: True,
+        requires_grad=False,
+    )
+    expected = sparse in ("auto", "triton") and find_spec("triton") is not None
+    with use_backends(sparse=sparse):  # type: ignore[arg-type]
+        assert own_kernels() is fusible(x) is by_triton(x, 2) is expected
