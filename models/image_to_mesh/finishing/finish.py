@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.context import JsonValue
+from models.context import JsonValue, PipelineError
 from models.image_to_mesh.finishing.bake_surface import find_detail
 from models.image_to_mesh.finishing.bake_views import paint_views
 from models.image_to_mesh.finishing.coloured import ColouredMesh
@@ -67,7 +67,10 @@ def finish(
 ) -> Finished:
     """stage: told the name of each stage as it begins; it may raise to stop.
     views: pictures of the object in the mesh's own coordinates; where they see the surface, their
-    colours replace those of the vertices."""
+    colours replace those of the vertices.
+
+    Raises PipelineError where the mesh has no area, or numbers that are not finite."""
+    _check(mesh)
     watch = _Watch(stage)
 
     # 1. Clean: no crumbs around it, nothing hidden in it, no small holes.
@@ -133,6 +136,23 @@ def finish(
         "seconds": watch.seconds,
     }
     return Finished(textured, facts)
+
+
+def _check(mesh: ColouredMesh) -> None:
+    """Numbers that are none lead compiled loops beyond their arrays."""
+    if not all(np.isfinite(values).all() for values in (mesh.vertices, mesh.colours)):
+        raise PipelineError(
+            "The network's surface has positions or colours that are not finite.",
+            code="surface_not_finite",
+            next_step="Try another seed, or MESHPRESS_DTYPE=float32 for the service.",
+        )
+    parts = (mesh.faces[k : k + (1 << 16)] for k in range(0, len(mesh.faces), 1 << 16))
+    if not any(face_normals(mesh.vertices, part).any() for part in parts):
+        raise PipelineError(
+            "The network's surface is empty: no face has an area.",
+            code="surface_empty",
+            next_step="Try another seed, or an image that shows the object larger.",
+        )
 
 
 def texels_per_unit(vertices: Array, faces: Faces, texels: int) -> float:

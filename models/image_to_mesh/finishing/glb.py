@@ -11,6 +11,7 @@ from typing import Any
 
 from models.image_to_mesh.finishing.compress import Compression, compressed_with_draco, quantized
 from models.image_to_mesh.finishing.container import Document
+from models.image_to_mesh.finishing.edges import is_closed
 from models.image_to_mesh.finishing.mesh import METALLIC, ROUGHNESS, TexturedMesh
 from models.image_to_mesh.finishing.textures import TextureFormat, encode_texture
 
@@ -94,4 +95,6 @@ def _material(
     }
     if mesh.normal_map is not None:
         material["normalTexture"] = {"index": 1}
+    if not is_closed(mesh.triangles):  # its back shows, and would be left out
+        material["doubleSided"] = True
     return material

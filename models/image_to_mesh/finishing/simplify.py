@@ -52,7 +52,8 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
         if full is None:  # a corner is not finite
             return _quadric(vertices, faces, budget)
         solid = _to_budget(full, size, volume, budget)
-    mesh = solid.simplify(CLEAN * size).to_mesh64()
+    clean = solid.simplify(CLEAN * size)
+    mesh = (solid if clean.is_empty() else clean).to_mesh64()  # a plate thinner than that stays
     return np.asarray(mesh.vert_properties[:, :3], np.float64), np.asarray(mesh.tri_verts, np.int32)
 
 

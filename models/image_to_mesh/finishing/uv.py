@@ -40,13 +40,16 @@ def unwrap_charts(
     import xatlas
 
     atlas = xatlas.Atlas()
+    # xatlas takes lengths and areas below fixed limits for none, and large ones never end. A power
+    # of two changes no digit.
+    unit = 2.0 ** -np.round(np.log2(max(float(np.ptp(vertices, axis=0).max()), 1e-30)))
     clusters = _clusters(vertices[faces].mean(axis=1), FACES_A_CLUSTER)
     used = []
     for cluster in clusters:
         own, local = np.unique(faces[cluster], return_inverse=True)
         used.append(own)
         atlas.add_mesh(
-            np.ascontiguousarray(vertices[own], np.float32),
+            np.ascontiguousarray(vertices[own] * unit, np.float32),
             np.ascontiguousarray(local.reshape(-1, 3), np.uint32),
         )
     pack = xatlas.PackOptions()

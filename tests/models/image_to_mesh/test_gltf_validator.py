@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.context import InputFile, PipelineResult
-from models.image_to_mesh.finishing.coloured import ColouredMesh, encode_coloured_glb
 from models.image_to_mesh.finishing.finish import FinishOptions, finish
 from models.image_to_mesh.finishing.glb import encode_glb
 from models.image_to_mesh.finishing.mesh import TexturedMesh
@@ -41,18 +39,6 @@ def test_validator_sees_a_planted_fault(
     broken = tmp_path / "broken.glb"
     broken.write_bytes(data.replace(b'"metallicFactor":0.0', b'"metallicFactor":7.0'))
     assert validate(broken)["numErrors"] > 0
-
-
-@pytest.mark.node
-def test_coloured_mesh_has_no_issues(
-    validate: Callable[[Path], dict], rng: np.random.Generator, tmp_path: Path
-) -> None:
-    corners = rng.uniform(-0.5, 0.5, (4, 3)).astype(np.float32)
-    faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]], np.int32)
-    path = tmp_path / "coloured.glb"
-    path.write_bytes(encode_coloured_glb(ColouredMesh(corners, faces, corners + 0.5)))
-    issues = validate(path)
-    assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from models.context import Unavailable
+from models.context import PipelineError, Unavailable
 from models.image_to_mesh.finishing.check import read_back
 from models.image_to_mesh.finishing.closest import Nearest, build_surface
 from models.image_to_mesh.finishing.coloured import ColouredMesh
@@ -123,6 +123,54 @@ def test_who_watches_may_stop_it(detailed: ColouredMesh) -> None:
 
     with pytest.raises(InterruptedError):
         finish(detailed, OPTIONS, stage=stop)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "code"),
+    [
+        ("no faces", "surface_empty"),
+        ("no area", "surface_empty"),
+        ("a place that is no number", "surface_not_finite"),
+        ("a colour without end", "surface_not_finite"),
+    ],
+)
+def test_a_mesh_that_is_none_is_refused_in_words(flaw: str, code: str) -> None:
+    """Not by a fault of a compiled loop, which would take the whole runner with it."""
+    ball = bumpy(3)
+    vertices, faces, colours = ball.vertices.copy(), ball.faces, ball.colours.copy()
+    if flaw == "no faces":
+        faces = faces[:0]
+    elif flaw == "no area":
+        faces = np.stack((faces[:, 0], faces[:, 1], faces[:, 1]), axis=1)
+    elif flaw == "a place that is no number":
+        vertices[5, 1] = np.nan
+    else:
+        colours[7, 0] = np.inf
+    with pytest.raises(PipelineError) as caught:
+        finish(ColouredMesh(vertices, faces, colours), OPTIONS)
+    assert caught.value.code == code
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**40])
+def test_size_has_no_effect(scale: float) -> None:
+    """A power of two changes no digit: the same charts and the same picture."""
+    ball = bumpy(4)
+    scaled = ColouredMesh((ball.vertices * scale).astype(np.float32), ball.faces, ball.colours)
+    own, other = (finish(mesh, FinishOptions(6000, 256)).mesh for mesh in (ball, scaled))
+    assert np.array_equal(own.faces, other.faces)
+    assert np.array_equal(own.uv, other.uv)
+    assert np.abs(own.texture.astype(int) - other.texture).max() <= 1
+
+
+def test_the_back_of_an_open_surface_is_shown(finished: Finished) -> None:
+    """A viewer leaves out faces that look away, unless the material says otherwise."""
+    ball = bumpy(3)
+    half = ball.faces[ball.vertices[ball.faces, 1].mean(axis=1) > 0]
+    bowl = finish(ColouredMesh(ball.vertices, half, ball.colours), FinishOptions(500, 128)).mesh
+    for mesh, open_ in ((bowl, True), (finished.mesh, False)):
+        document, _ = parse(encode_glb(mesh))
+        assert document["materials"][0].get("doubleSided", False) is open_
 
 
 def test_same_input_gives_the_same_mesh(finished: Finished, detailed: ColouredMesh) -> None:

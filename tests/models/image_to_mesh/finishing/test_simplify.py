@@ -137,3 +137,10 @@ def test_faces_without_area_are_gone() -> None:
     mesh = trimesh.Trimesh(fewer, triangles, process=False)
     assert mesh.is_watertight
     assert mesh.area_faces.min() > 1e-6
+
+
+def test_a_plate_thinner_than_any_face_may_be_stays() -> None:
+    """A ten-millionth of its size: taking away what is that thin took the whole of it."""
+    plate = trimesh.creation.box(extents=(1, 1, 1e-7)).subdivide().subdivide()
+    _, faces = simplify(plate.vertices, plate.faces.astype(np.int32), 1000)
+    assert is_closed(faces)
