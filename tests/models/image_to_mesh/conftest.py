@@ -1,14 +1,10 @@
 """Drawn pictures, the pipeline called on them, and the Khronos glTF validator.
 
-`npm ci --ignore-scripts` in this folder brings the validator. Without it or Node.js its tests skip
-and say why.
+Without the validator or Node.js its tests skip and say why.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,42 +15,13 @@ from PIL import Image
 from models.context import InputFile, LocalContext, PipelineResult
 from models.image_to_mesh.options import EmbeddedOptions
 from models.image_to_mesh.pipeline import load
-
-HERE = Path(__file__).parent
-SCRIPT = """
-const { validateBytes } = require('gltf-validator');
-const { readFileSync } = require('fs');
-validateBytes(new Uint8Array(readFileSync(process.argv[1])))
-  .then((report) => console.log(JSON.stringify(report.issues)));
-"""
+from tests.models.image_to_mesh.gltf_validator import gltf_validator
 
 
 @pytest.fixture(scope="session")
 def validate() -> Callable[[Path], dict]:
     """validate(path) -> the validator's issues: counts by severity, and messages."""
-    node = shutil.which("node")
-    missing = None
-    if node is None:
-        missing = "Node.js absent"
-    elif not (HERE / "node_modules" / "gltf-validator").is_dir():
-        missing = (
-            "gltf-validator absent: run 'npm ci --ignore-scripts' in tests/models/image_to_mesh"
-        )
-    if missing is not None:
-        pytest.skip(missing)
-
-    def run(path: Path) -> dict:
-        done = subprocess.run(
-            [str(node), "-e", SCRIPT, str(path)],
-            cwd=HERE,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return json.loads(done.stdout)
-
-    return run
+    return gltf_validator()
 
 
 @pytest.fixture

@@ -8,11 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from models.weights.catalogue import find_entries
-from models.weights.store import LOCK_NAME, Lock, LockedFile
-from models.weights.verify import sha256_of
 from tests.models.image_to_mesh.reconviagen.tiny import write_all
-from tests.models.image_to_mesh.trellis.released import STEMS
+from tests.models.image_to_mesh.trellis.released import STEMS, lock
 
 VGGT_WIDTH = 64  # the least that 16 heads of rotary quarters allow
 
@@ -28,11 +25,4 @@ def pull_tiny(models_dir: Path) -> None:
     content = json.loads((release / "pipeline.json").read_text())
     content["args"]["models"] |= {name: f"ckpts/{stem}_fp16" for name, stem in STEMS.items()}
     (release / "pipeline.json").write_text(json.dumps(content))
-    for entry in find_entries(["reconviagen-v0-2", "vggt-object-v0-1", "dinov2-large-registers"]):
-        place = models_dir / entry.name
-        files = {
-            file.name: LockedFile((place / file.name).stat().st_size, sha256_of(place / file.name))
-            for file in entry.files
-        }
-        lock = Lock(entry.repo, entry.revision or "0" * 40, entry.licence.name, files)
-        (place / LOCK_NAME).write_text(lock.to_json())
+    lock(models_dir, "reconviagen-v0-2", "vggt-object-v0-1", "dinov2-large-registers")

@@ -34,11 +34,16 @@ def pull_tiny(models_dir: Path, seed: int = 0) -> None:
     config["args"]["models"] = {name: f"ckpts/{stem}_fp16" for name, stem in STEMS.items()}
     (trellis / "pipeline.json").write_text(json.dumps(config))
     write_dinov2(models_dir / "dinov2-large-registers")
-    for entry in find_entries(["trellis-image-large", "dinov2-large-registers"]):
+    lock(models_dir, "trellis-image-large", "dinov2-large-registers")
+
+
+def lock(models_dir: Path, *names: str) -> None:
+    """Write down what lies in the places of these entries as what arrived from the hub."""
+    for entry in find_entries(names):
         place = models_dir / entry.name
         files = {
             file.name: LockedFile((place / file.name).stat().st_size, sha256_of(place / file.name))
             for file in entry.files
         }
-        lock = Lock(entry.repo, entry.revision, entry.licence.name, files)
-        (place / LOCK_NAME).write_text(lock.to_json())
+        record = Lock(entry.repo, entry.revision or "0" * 40, entry.licence.name, files)
+        (place / LOCK_NAME).write_text(record.to_json())
