@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from models.image_to_mesh.finishing.meshopt_unpack import unpacked
+
 
 @dataclass(frozen=True)
 class MeshFacts:
@@ -41,7 +43,7 @@ class MeshFacts:
 
 
 def read_back(glb: bytes) -> MeshFacts:
-    scene = trimesh.load_scene(io.BytesIO(glb), file_type="glb", process=False)
+    scene = trimesh.load_scene(io.BytesIO(unpacked(glb)), file_type="glb", process=False)
     mesh = scene.to_mesh()  # placed as the scene says: quantised positions are steps
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     # Equal as float32, bit for bit: no tolerance that could close a gap by itself.

@@ -1,7 +1,8 @@
 """Geometry of a GLB in fewer bytes: quantised (KHR_mesh_quantization), or by Draco.
 
-Knows nothing of textures. Graphics cards read quantised attributes as they are; Draco
-(KHR_draco_mesh_compression) is smaller still and needs a decoder in the viewer, and DracoPy here.
+Knows nothing of textures; `meshopt` packs what is quantised here. Graphics cards read quantised
+attributes as they are; Draco (KHR_draco_mesh_compression) is smaller still and needs a decoder in
+the viewer, and DracoPy here.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from models.context import Unavailable
 from models.image_to_mesh.finishing.container import Document
 from models.image_to_mesh.finishing.mesh import TexturedMesh
 
-Compression = Literal["none", "quantize", "draco"]
+Compression = Literal["none", "quantize", "meshopt", "draco"]
+Placement = dict[str, Any]
+"""Of a node: the scale and translation that undo the steps of quantised positions."""
 
 POSITION_BITS, TEXTURE_BITS, NORMAL_BITS = 16, 14, 10
 """Of Draco: a 65,000th of the object, an eighth of a texel at 2048, a tenth of a degree."""
 DRACO_LEVEL = 7
 
 
-def quantized(document: Document, mesh: TexturedMesh) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The primitive, and the node's scale and translation that undo the steps of positions.
+def quantized(document: Document, mesh: TexturedMesh) -> tuple[dict[str, Any], Placement]:
+    """The primitive, and what undoes the steps of positions.
 
     Positions, normals and texture coordinates in 16 bits, tangents in 8: half the bytes.
     """
     document.uses("KHR_mesh_quantization", required=True)
-    low = mesh.positions.min(axis=0).astype(np.float64)
-    step = max(float((mesh.positions.max(axis=0) - low).max()), 1e-12) / 65535
-    at = np.round((mesh.positions[mesh.source] - low) / step).astype(np.uint16)
+    at, placement = steps_of(mesh.positions, mesh.source)
     attributes = {
         "POSITION": document.vertices(at, bounds=True),
         "NORMAL": document.vertices(_signed(mesh.normals[mesh.source], np.int16), normalized=True),
@@ -44,7 +45,18 @@ def quantized(document: Document, mesh: TexturedMesh) -> tuple[dict[str, Any], d
     primitive = {
         "attributes": attributes, "indices": document.indices(mesh.faces, len(mesh.source)),
     }  # fmt: skip
-    return primitive, {"scale": [step] * 3, "translation": low.tolist()}
+    return primitive, placement
+
+
+def steps_of(
+    positions: npt.NDArray[np.float32],  # (V, 3)
+    source: npt.NDArray[np.int64],  # (N,) the position of each texture vertex
+) -> tuple[npt.NDArray[np.uint16], Placement]:
+    """(N, 3) in 65,535ths of the longest side, and what undoes them."""
+    low = positions.min(axis=0).astype(np.float64)
+    step = max(float((positions.max(axis=0) - low).max()), 1e-12) / 65535
+    at = np.round((positions[source] - low) / step).astype(np.uint16)
+    return at, {"scale": [step] * 3, "translation": low.tolist()}
 
 
 def compressed_with_draco(document: Document, mesh: TexturedMesh) -> dict[str, Any]:

@@ -21,6 +21,7 @@ COMPONENTS = {
     np.dtype(np.float32): 5126,
 }
 VERTEX_BUFFER, INDEX_BUFFER = 34962, 34963
+MESHOPT = "EXT_meshopt_compression"
 
 
 class Document:
@@ -32,6 +33,7 @@ class Document:
         self.images: list[dict[str, Any]] = []
         self._views: list[dict[str, Any]] = []
         self._binary = bytearray()
+        self._unpacked = 0
 
     def view(self, data: bytes, **more: Any) -> int:
         """A run of bytes, aligned to four; -> its index."""
@@ -39,6 +41,21 @@ class Document:
             {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(data), **more}
         )
         self._binary += data + bytes(-len(data) % 4)
+        return len(self._views) - 1
+
+    def packed_view(self, data: bytes, count: int, stride: int, target: int, **how: str) -> int:
+        """A view of `count` rows of so many bytes, stored by EXT_meshopt_compression; -> its index.
+
+        how: the extension's mode and filter. Unpacked it lies in a second buffer, which has a size
+        and no bytes: the extension is required.
+        """
+        packed = self._views[self.view(data)]
+        size = count * stride
+        wide = {"byteStride": stride} if target == VERTEX_BUFFER else {}
+        extension = {**packed, "byteStride": stride, "count": count, **how}
+        packed |= {"buffer": 1, "byteOffset": self._unpacked, "byteLength": size, **wide}
+        packed |= {"target": target, "extensions": {MESHOPT: extension}}
+        self._unpacked += size + -size % 4
         return len(self._views) - 1
 
     def vertices(
@@ -90,19 +107,29 @@ class Document:
                 names.append(extension)
 
     def glb(self) -> bytes:
-        """Both chunks, each padded to four bytes."""
         parts = {"accessors": self.accessors, "bufferViews": self._views, "images": self.images}
         document = {**self.root, **{name: part for name, part in parts.items() if part}}
         document["buffers"] = [{"byteLength": len(self._binary)}]
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        binary = bytes(self._binary) + bytes(-len(self._binary) % 4)
-        return b"".join(
-            (
-                struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(binary)),
-                struct.pack("<I4s", len(text), b"JSON"),
-                text,
-                struct.pack("<I4s", len(binary), b"BIN\0"),
-                binary,
-            )
+        if self._unpacked:
+            placeholder = {
+                "byteLength": self._unpacked,
+                "extensions": {MESHOPT: {"fallback": True}},
+            }
+            document["buffers"].append(placeholder)
+        return joined(document, bytes(self._binary))
+
+
+def joined(document: dict[str, Any], binary: bytes) -> bytes:
+    """Both chunks, each padded to four bytes."""
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    binary += bytes(-len(binary) % 4)
+    return b"".join(
+        (
+            struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(binary)),
+            struct.pack("<I4s", len(text), b"JSON"),
+            text,
+            struct.pack("<I4s", len(binary), b"BIN\0"),
+            binary,
         )
+    )

@@ -1,7 +1,7 @@
 """Write a textured mesh as binary glTF 2.0 (GLB): one buffer, one primitive, one PBR material.
 
 Knows nothing of how the mesh was made. Format: Khronos glTF 2.0 specification, section 3, with
-EXT_texture_webp for WebP; `compress` knows the extensions that make geometry smaller.
+EXT_texture_webp for WebP; `compress` and `meshopt` know the extensions that make geometry smaller.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from models.image_to_mesh.finishing.compress import Compression, compressed_with
 from models.image_to_mesh.finishing.container import Document
 from models.image_to_mesh.finishing.edges import is_closed
 from models.image_to_mesh.finishing.mesh import METALLIC, ROUGHNESS, TexturedMesh
+from models.image_to_mesh.finishing.meshopt import compressed_with_meshopt
 from models.image_to_mesh.finishing.textures import TextureFormat, encode_texture
 
 CLAMP_TO_EDGE, LINEAR, LINEAR_MIPMAP_LINEAR = 33071, 9729, 9987
@@ -29,8 +30,9 @@ def encode_glb(
     node: dict[str, Any] = {"mesh": 0, "name": name}
     if compression == "draco":
         primitive = compressed_with_draco(document, mesh)
-    elif compression == "quantize":
-        primitive, placement = quantized(document, mesh)
+    elif compression != "none":
+        pack = compressed_with_meshopt if compression == "meshopt" else quantized
+        primitive, placement = pack(document, mesh)
         node |= placement
     else:
         primitive = _plain(document, mesh)

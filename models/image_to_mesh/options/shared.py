@@ -100,10 +100,11 @@ class NetworkOptions(MeshOptions):
         ),
     ] = True
     compression: Annotated[
-        Literal["none", "quantize", "draco"],
+        Literal["none", "quantize", "meshopt", "draco"],
         Field(
             description="Of the .glb's geometry: none; quantize: half the bytes, and viewers read "
-            "it as it is; draco: smaller still, and the viewer needs a decoder."
+            "it as it is; meshopt: half of that, and the viewer needs a small, fast decoder; "
+            "draco: smallest, and the viewer needs a larger one."
         ),
     ] = "none"
 
