@@ -13,9 +13,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-BOUND: tl.constexpr = tl.constexpr(60.0)
-
 
 @triton.jit
 def attention(
