@@ -32,9 +32,9 @@ class Residency:
     def at_work(self, *networks: nn.Module) -> Iterator[None]:
         """Within the block these networks are on the device."""
         homes = [(tensor, self._home(tensor)) for net in networks for tensor in _tensors(net)]
-        for tensor, home in homes:
-            tensor.data = home.to(self.device, non_blocking=True)
         try:
+            for tensor, home in homes:
+                tensor.data = home.to(self.device, non_blocking=True)
             yield
         finally:
             if self.offload:

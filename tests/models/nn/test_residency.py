@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.nn.residency import should_offload
+from models.nn.residency import Residency, should_offload
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,46 @@ def test_free_memory_decides_unless_a_setting_does(
     environ = {} if asked is None else {"MESHPRESS_OFFLOAD": asked}
     assert should_offload("cuda:0", 12, environ) is expected
     assert should_offload("cpu", 12, environ) is False
+
+
+class _Page(Tensor):
+    """What lies in the machine's memory; the device takes a copy while it has room."""
+
+    room = 0
+
+    def to(self, *args: object, **kwargs: object) -> Tensor:  # type: ignore[override]
+        if _Page.room == 0:
+            raise torch.OutOfMemoryError("the card is full")
+        _Page.room -= 1
+        return self.as_subclass(Tensor).clone()
+
+
+class _Card(Residency):
+    """A device of this machine's own memory."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__("cpu")
+        self.offload, _Page.room = True, room
+
+    def _home(self, tensor: Tensor) -> Tensor:
+        return tensor.data.as_subclass(_Page)
+
+
+@pytest.mark.parametrize("room", [2, 1])
+def test_networks_go_home_though_the_card_is_full_before_all_came(room: int) -> None:
+    network = torch.nn.Linear(3, 2)
+    homes = [parameter.data_ptr() for parameter in network.parameters()]
+    places: list[int] = []
+
+    def work() -> None:
+        with _Card(room).at_work(network):
+            places.extend(parameter.data_ptr() for parameter in network.parameters())
+
+    if room == 2:
+        work()
+        assert not set(places) & set(homes)
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            work()
+        assert places == []
+    assert [parameter.data_ptr() for parameter in network.parameters()] == homes
