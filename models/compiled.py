@@ -23,7 +23,8 @@ from numba import types
 Function = Callable[..., Any]
 
 f32, f64, boolean = types.float32, types.float64, types.boolean
-u8, i32, i64 = types.uint8, types.int32, types.int64
+u8, u32, u64 = types.uint8, types.uint32, types.uint64
+i32, i64 = types.int32, types.int64
 
 LOG = logging.getLogger(__name__)
 
@@ -32,9 +33,12 @@ ARITHMETIC = {"contract"}
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": ARITHMETIC, "error_model": "numpy"}
 
 
-def taken(kind: Any, dimensions: int) -> Any:
-    """The type of a contiguous array that is only read; a read-only and a writable one match."""
-    return types.Array(kind, dimensions, "C", readonly=True)
+def taken(kind: Any, dimensions: int, layout: str = "C") -> Any:
+    """The type of an array that is only read; a read-only one and a writable one both match.
+
+    layout: C for contiguous; A for any, whose loops are slower.
+    """
+    return types.Array(kind, dimensions, layout, readonly=True)
 
 
 def filled(kind: Any, dimensions: int) -> Any:

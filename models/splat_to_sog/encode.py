@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import JsonValue
+from models.cores import usable_cores
 from models.splat_to_sog import layout
 from models.splat_to_sog.bundle import bundle
 from models.splat_to_sog.codebook import Codebook
@@ -43,7 +44,7 @@ from models.splat_to_sog.presets import (
 from models.splat_to_sog.splats import Splats
 from models.splat_to_sog.stages import OnStage, OnStep
 from models.splat_to_sog.targets import fit_bytes, fit_loss, fit_psnr
-from models.splat_to_sog.threads import Beside, threads_are_ours, usable_cores
+from models.splat_to_sog.threads import Beside, threads_are_ours
 from models.splat_to_sog.webp import ENTRIES, start_webp
 
 MAX_DEGREE = 3

@@ -6,7 +6,6 @@ Does not know what the work is: numpy, compiled loops, libwebp and file reads al
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from models.cores import usable_cores
 from models.splat_to_sog.stages import OnStep
 
 Part = TypeVar("Part")
@@ -23,13 +23,6 @@ Result = TypeVar("Result")
 
 HEARD_SECONDS = 0.1
 """How often who waits for a `Beside` is told of its progress, and may stop it."""
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which a container limits."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_threads(

@@ -1,7 +1,7 @@
 """Projects a scene's Gaussians as `project` does, compiled and on all cores.
 
-Does not draw. Import it inside functions only (see `compiled`). One pass over a chunk: what lies
-outside the picture is left as soon as that is known, colours are computed for what is seen.
+Does not draw. Import it inside functions only (see `models.compiled`). One pass over a chunk: what
+lies outside the picture is left as soon as that is known, colours are computed for what is seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.metrics.compiled import (
+from models.compiled import (
     boolean,
     f32,
     f64,

@@ -1,7 +1,7 @@
 """Draws projected Gaussians as `rasterise` does, compiled and on all cores.
 
-Knows nothing of scenes. Import it inside functions only (see `compiled`). A tile is drawn by one
-thread, front to back, so the picture does not depend on the number of cores. Rows of a tile are
+Knows nothing of scenes. Import it inside functions only (see `models.compiled`). A tile is drawn by
+one thread, front to back, so the picture does not depend on the number of cores. Rows of a tile are
 handled 16 pixels at a time without branches, which compilers turn into vector instructions; rows
 and tiles that no visible part of an ellipse crosses are left out first.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.metrics.compiled import (
+from models.compiled import (
     f32,
     filled,
     i64,

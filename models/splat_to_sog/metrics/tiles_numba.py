@@ -1,6 +1,6 @@
 """Bins packed Gaussians into 16 px tiles, compiled; each tile is sorted front to back for itself.
 
-Does not draw. Import it inside functions only (see `compiled`).
+Does not draw. Import it inside functions only (see `models.compiled`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.metrics.compiled import (
+from models.compiled import (
     f32,
     filled,
     i64,
@@ -21,9 +21,9 @@ from models.splat_to_sog.metrics.compiled import (
     u32,
     u64,
 )
+from models.cores import usable_cores
 from models.splat_to_sog.metrics.packed import HALF_HEIGHT, HALF_WIDTH, Packed, U, V
 from models.splat_to_sog.metrics.rasterise import TILE_PX, Float32
-from models.splat_to_sog.threads import usable_cores
 
 PARTS_PER_CORE = 8  # tiles differ in work: small parts even it out
 MAX_KEYS = 1 << 26  # 512 MB; only scenes of huge splats need more than one strip

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from models.splat_to_sog.threads import usable_cores
+from models.cores import usable_cores
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.intp]

@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from models.splat_to_sog import threads
-from models.splat_to_sog.threads import Beside, in_threads, threads_are_ours, usable_cores
+from models.splat_to_sog.threads import Beside, in_threads, threads_are_ours
 
 
 @pytest.mark.parametrize("cores", [1, 2, 7])
@@ -44,10 +44,6 @@ def test_an_exception_leaves_the_rest_undone(monkeypatch) -> None:
     with pytest.raises(OSError, match="disk"):
         in_threads(work, range(100_000))
     assert len(begun) < 100_000
-
-
-def test_there_is_a_core() -> None:
-    assert usable_cores() >= 1
 
 
 def ignore(fraction: float) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from models.splat_to_sog import threads
-from models.splat_to_sog.metrics import compiled, rasterise_numba, tiles_numba
+from models.splat_to_sog.metrics import rasterise_numba, tiles_numba
 from models.splat_to_sog.metrics.packed import pack
 from models.splat_to_sog.metrics.project import project
 from models.splat_to_sog.metrics.rasterise import (
@@ -173,33 +171,3 @@ def test_exponential_of_the_vector_loop() -> None:
         image = rasterise_numba.rasterise(flat(1, means2d=mean, opacities=0.99), 32, 32)
         distance = np.float32(16.5) - np.float32(mean[0])
         assert image[16, 16, 0] == pytest.approx(0.99 * np.exp(-(distance**2) / 2), rel=3e-6), power
-
-
-def test_a_full_disk_costs_time_only(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
-    real = compiled.numba.njit
-
-    def failing(*args: object, cache: bool = False, **options: object) -> object:
-        if cache:
-            raise OSError(28, "No space left on device")
-        return real(*args, **options)
-
-    monkeypatch.setattr(compiled.numba, "njit", failing)
-    double = compiled.kernel(compiled.f64, returns=compiled.f64)(lambda x: 2 * x)
-    assert double(21.0) == 42.0
-    assert "No space left" in caplog.text
-
-
-def test_where_compiled_code_is_kept(monkeypatch, tmp_path: Path, caplog) -> None:
-    find = compiled.cache_folder.__wrapped__
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
-    assert find().parent == tmp_path / "chosen" and find().is_dir()
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert find().parent == tmp_path
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    assert find() is None
-    assert "not cached" in caplog.text
-    monkeypatch.setattr(compiled, "cache_folder", lambda: None)
-    double = compiled.kernel(compiled.f64, returns=compiled.f64)(lambda x: 2 * x)
-    assert double(21.0) == 42.0
