@@ -24,6 +24,7 @@ def camera_facts(
     """Of each view: from world to camera (3 rows of 4), and its intrinsics (3 rows of 3).
 
     Intrinsics refer to the whole photo, whose corner is pixel (0, 0), not to the square cut out.
+    None in place of what the network found no answer to: a field of view of nothing, say.
     """
     to_camera, of_square = decode_poses(poses.double(), SIDE_PX, SIDE_PX)
     facts: list[JsonValue] = []
@@ -38,5 +39,7 @@ def camera_facts(
     return facts
 
 
-def _rows(matrix: Tensor) -> list[list[float]]:
+def _rows(matrix: Tensor) -> list[list[float]] | None:
+    if not matrix.isfinite().all():
+        return None
     return [[round(value, DIGITS) for value in row] for row in matrix.tolist()]

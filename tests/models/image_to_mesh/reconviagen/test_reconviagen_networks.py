@@ -244,3 +244,14 @@ def test_a_camera_projects_into_the_photo_as_into_the_square(rng: np.random.Gene
 
     expected = project(whole) * 259 / 518 + np.array([-12.0, 30.0])
     np.testing.assert_allclose(project(frame), expected, atol=1e-3)
+
+
+def test_a_camera_that_sees_nothing_has_no_intrinsics() -> None:
+    """The network's field of view ends in a ReLU: it may be zero."""
+    frame = Framed(np.zeros((518, 518, 3), np.uint8), 0, 0, 100)
+    pose = torch.tensor([[0, 0, 1, 0, 0, 0, 1.0, 0, 0.5], [0, 0, 1, 0, 0, 0, 0.0, 0.5, 0.5]])
+    blind, nowhere = camera_facts(pose, [frame, frame])
+    assert blind["intrinsics_px"] is None
+    assert np.array(blind["world_to_camera"]).shape == (3, 4)
+    assert nowhere["world_to_camera"] is None
+    assert np.array(nowhere["intrinsics_px"]).shape == (3, 3)
