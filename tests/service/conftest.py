@@ -125,6 +125,28 @@ def live_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServi
     stop(live)
 
 
+@pytest.fixture(scope="session")
+def tiny_trellis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with a tiny random release of TRELLIS. Read, never write."""
+    from tests.models.image_to_mesh.trellis.released import pull_tiny  # here: it imports torch
+
+    folder = tmp_path_factory.mktemp("weights") / "models"
+    pull_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trellis_service(
+    tiny_trellis: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveService]:
+    """A service with these weights, once per session, shared like `live_service`."""
+    data = tmp_path_factory.mktemp("trellis") / "data"
+    # A cancelled step has a minute before its runner would be killed: it must stop by itself.
+    live = start(data, models_dir=str(tiny_trellis), cancel_grace_seconds="60")
+    yield live
+    stop(live)
+
+
 @pytest.fixture(scope="module")
 def start_for_module(
     tmp_path_factory: pytest.TempPathFactory,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,15 @@ import pytest
 
 from service.cli.root import run
 from service.client import Client
-from tests.models.image_to_mesh.trellis.released import pull_tiny
 
 ROBOT = Path(__file__).parents[1] / "samples" / "robot.png"
 SMALL = ["--pipeline", "trellis", "--faces", "2000", "--texture-size", "1024"]
 
 
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights") / "models"
-    pull_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def here(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, tiny_trellis: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(models_dir))
+    monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(tiny_trellis))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     return tmp_path
 
@@ -66,6 +57,9 @@ def test_without_weights_the_command_is_named(here, monkeypatch, capsys) -> None
     assert "`meshpress models pull trellis-image-large" in capsys.readouterr().err
     assert run(["mesh", str(ROBOT), "-o", "robot.sog"]) == 1
     assert "formats=sog is for trellis or reconviagen" in capsys.readouterr().err
+    assert run(["mesh", str(ROBOT), "--mask", "birefnet", "-o", "robot.glb"]) == 1
+    assert "with mask=birefnet" in (error := capsys.readouterr().err)
+    assert "`meshpress models pull birefnet`" in error
 
 
 def test_embedded_makes_no_splats(here, capsys) -> None:
@@ -73,14 +67,11 @@ def test_embedded_makes_no_splats(here, capsys) -> None:
     assert "one of .glb, .obj" in capsys.readouterr().err
 
 
-def test_the_same_through_a_service(
-    here: Path, models_dir: Path, start_service: Callable[..., Any]
-) -> None:
-    live = start_service(models_dir=str(models_dir))
-    words = ["mesh", str(ROBOT), *SMALL, "--no-report", "--server", live.url]
+def test_the_same_through_a_service(here: Path, trellis_service: Any) -> None:
+    words = ["mesh", str(ROBOT), *SMALL, "--no-report", "--server", trellis_service.url]
     assert run([*words, "-o", "there.sog", "-o", "there.stl"]) == 0
     assert count_of(here / "there.sog") > 0 and (here / "there.stl").stat().st_size > 100_000
-    with Client(live.url) as client:
+    with Client(trellis_service.url) as client:
         job = client.mesh(ROBOT, here / "client.spz", pipeline="trellis", report=False)
         assert [step["pipeline"] for step in job.data["steps"]] == ["trellis", "sog"]
     assert (here / "client.spz").stat().st_size > 1000

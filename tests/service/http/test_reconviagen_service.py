@@ -13,6 +13,7 @@ import pytest
 import trimesh
 
 from tests.models.image_to_mesh.reconviagen.released import pull_tiny
+from tests.service.http.events import events_of
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL = {"faces": "1000", "texture_size": "1024", "steps": "3"}
@@ -27,7 +28,9 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(start_for_module: Callable[..., Any], models_dir: Path) -> Iterator[httpx.Client]:
-    live = start_for_module(models_dir=str(models_dir), accepted_licences="vggt")
+    live = start_for_module(
+        models_dir=str(models_dir), accepted_licences="vggt", cancel_grace_seconds="60"
+    )
     with httpx.Client(base_url=live.url, timeout=180) as connected:
         yield connected
 
@@ -60,13 +63,37 @@ def test_photos_become_a_mesh_and_a_scene_and_cameras(client: httpx.Client) -> N
     assert all(len(view["camera"]["world_to_camera"]) == 3 for view in report["views"])
 
 
-def test_without_its_licence_it_is_not_run(
-    start_for_module: Callable[..., Any], models_dir: Path
+@pytest.mark.parametrize(
+    ("stage", "steps"), [("structure", "structure_steps"), ("latent", "latent_steps")]
+)
+def test_cancelling_ends_within_a_step_and_the_next_job_runs(
+    client: httpx.Client, stage: str, steps: str
 ) -> None:
-    live = start_for_module(models_dir=str(models_dir))
-    with httpx.Client(base_url=live.url, timeout=60) as connected:
-        params = SMALL | {"pipeline": "reconviagen"}
-        answer = connected.post("/v1/jobs/mesh", params=params, files=photos(2))
-    assert answer.status_code == 409
+    params = SMALL | {"pipeline": "reconviagen", "formats": "splat", steps: "100"}
+    job = client.post("/v1/jobs/mesh", params=params, files=photos(4)).json()
+    for seen in events_of(client, job):
+        if seen["progress"]["stage"] == stage:
+            break
+    client.delete(job["links"]["self"])
+    job = client.get(job["links"]["self"], headers={"Prefer": "wait=60"}).json()
+    assert (job["state"], job["progress"]["stage"]) == ("cancelled", stage)
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+    params = SMALL | {"pipeline": "reconviagen", "formats": "splat"}
+    assert client.post("/v1/mesh", params=params, files=photos(1)).status_code == 200
+
+
+def test_without_its_licence_it_is_not_run(
+    serve: Callable[..., Any], models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHPRESS_MODELS_DIR", str(models_dir))
+    params = SMALL | {"pipeline": "reconviagen"}
+    api = serve()
+    answer = api.client.post("/v1/jobs/mesh", params=params, files=photos(2))
+    assert answer.status_code == 409 and api.queue.jobs == {}
     problem = answer.json()
-    assert problem["code"] == "pipeline_unavailable" and "licence" in problem["detail"]
+    assert problem["code"] == "pipeline_unavailable"
+    assert problem["detail"].endswith("is not accepted.")
+    assert problem["command"].endswith("--accept-licence vggt")
+    monkeypatch.setenv("MESHPRESS_ACCEPTED_LICENCES", "vggt")
+    answer = api.client.post("/v1/jobs/mesh", params=params, files=photos(2))
+    assert answer.status_code == 202

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,15 @@ import httpx
 import pytest
 import trimesh
 
-from tests.models.image_to_mesh.trellis.released import pull_tiny
+from tests.service.http.events import events_of
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL = {"pipeline": "trellis", "faces": "2000", "texture_size": "1024"}
 
 
 @pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights") / "models"
-    pull_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(start_for_module: Callable[..., Any], models_dir: Path) -> Iterator[httpx.Client]:
-    # A cancelled step has a minute before its runner would be killed: it must stop by itself.
-    live = start_for_module(models_dir=str(models_dir), cancel_grace_seconds="60")
-    with httpx.Client(base_url=live.url, timeout=120) as connected:
+def client(trellis_service: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=trellis_service.url, timeout=120) as connected:
         yield connected
 
 
@@ -49,13 +40,6 @@ def submit(client: httpx.Client, content: bytes | None = None, **params: str) ->
 
 def content_of(client: httpx.Client, job: dict[str, Any], name: str) -> bytes:
     return client.get(f"/v1/jobs/{job['id']}/artifacts/{name}").content
-
-
-def events_of(client: httpx.Client, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    with client.stream("GET", job["links"]["events"]) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line[6:])
 
 
 def test_an_image_becomes_a_finished_mesh(client: httpx.Client) -> None:

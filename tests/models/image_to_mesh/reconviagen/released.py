@@ -12,11 +12,12 @@ from tests.models.image_to_mesh.reconviagen.tiny import write_all
 from tests.models.image_to_mesh.trellis.released import STEMS, lock
 
 VGGT_WIDTH = 64  # the least that 16 heads of rotary quarters allow
+PATCH = 74  # pixels; 49 patches of an image, not 1369, in as many layers as the real one has
 
 
 def pull_tiny(models_dir: Path) -> None:
     """All three entries that ReconViaGen needs, whole in their places."""
-    write_all(models_dir, VGGT_WIDTH)
+    write_all(models_dir, VGGT_WIDTH, PATCH)
     release = models_dir / "reconviagen-v0-2"
     for ours, official in STEMS.items():
         for ending in ("json", "safetensors"):

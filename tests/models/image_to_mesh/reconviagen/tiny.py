@@ -50,11 +50,11 @@ def tiny_vggt() -> Vggt:
     return Vggt(config, camera_depth=1, camera_heads=2, layers=(0, 1, 2, 3))
 
 
-def write_all(folder: Path, vggt_width: int | None = None) -> None:
+def write_all(folder: Path, vggt_width: int | None = None, patch: int = 14) -> None:
     """The three entries that the pipeline needs, each in its folder.
 
     vggt_width: a VGGT of so many channels, as deep as the real one, which its `config.json`
-    describes; else `tiny_vggt`, which none could.
+    describes; else `tiny_vggt`, which none could. patch: pixels along a patch's side.
     """
     release = folder / "reconviagen-v0-2"
     write_release(release)  # ReconViaGen's is TRELLIS's, and two networks more
@@ -67,10 +67,10 @@ def write_all(folder: Path, vggt_width: int | None = None) -> None:
         network = random_weights(build(class_name, args), seed=10 + number)
         save_file(network.state_dict(), release / f"{stem}.safetensors")
     path.write_text(json.dumps(content))
-    write_dinov2(folder / "dinov2-large-registers")
+    write_dinov2(folder / "dinov2-large-registers", patch=patch)
     vggt = folder / "vggt-object-v0-1"
     vggt.mkdir()
-    config = {"img_size": 518, "patch_size": 14, "embed_dim": vggt_width or 1024}
+    config = {"img_size": 518, "patch_size": patch, "embed_dim": vggt_width or 1024}
     (vggt / "config.json").write_text(json.dumps(config))
     network = Vggt(read_vggt_config(vggt / "config.json")) if vggt_width else tiny_vggt()
     state = random_weights(network, seed=20).state_dict()

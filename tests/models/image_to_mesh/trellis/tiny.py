@@ -112,12 +112,12 @@ def write_release(folder: Path, seed: int = 0) -> None:
         save_file(network.state_dict(), folder / f"ckpts/{name}_fp16.safetensors")
 
 
-def write_dinov2(folder: Path, seed: int = 1) -> None:
+def write_dinov2(folder: Path, seed: int = 1, patch: int = 14) -> None:
     """As on the hub: `config.json`, and weights under the names of the transformers library."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
-    _json(folder / "config.json", DINOV2)
-    network = _random(DinoV2(DinoV2Config(518, 14, COND, 1, 2, 2, 4)))
+    _json(folder / "config.json", DINOV2 | {"patch_size": patch})
+    network = _random(DinoV2(DinoV2Config(518, patch, COND, 1, 2, 2, 4)))
     save_file(transformers_names(network), folder / "model.safetensors")
 
 
