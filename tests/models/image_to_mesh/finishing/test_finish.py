@@ -237,12 +237,13 @@ def test_draco_that_is_missing_is_said(finished: Finished, monkeypatch: pytest.M
 
 def test_compressed_files_are_smaller_and_hold_the_same(finished: Finished) -> None:
     files = {
-        kind: encode_glb(finished.mesh, compression=kind) for kind in ("none", "quantize", "draco")
+        kind: encode_glb(finished.mesh, compression=kind)
+        for kind in ("none", "quantize", "meshopt", "draco")
     }
     sizes = {kind: len(data) for kind, data in files.items()}
-    assert sizes["draco"] < sizes["quantize"] < sizes["none"]
+    assert sizes["draco"] < sizes["meshopt"] < sizes["quantize"] < sizes["none"]
     plain = read_back(files["none"])
-    for kind in ("quantize", "draco"):
+    for kind in ("quantize", "meshopt", "draco"):
         facts = read_back(files[kind])
         assert facts.faces == plain.faces, kind
         assert facts.watertight, kind
