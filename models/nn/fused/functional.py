@@ -31,7 +31,7 @@ def residual_norm(
     rows: Segments,  # of each item
 ) -> tuple[Tensor, Tensor]:  # [N, C], [norm.rows, C]
     """x with `update`, and its norm; without a norm twice the same. Rounded once each."""
-    if fusible(x) and x.shape[1] <= WIDEST:
+    if fusible(x) and x.shape[1] <= WIDEST and laid_out(update, norm):
         from models.nn.fused import triton_norms
 
         return triton_norms.residual_norm(x, update, norm, rows)
@@ -72,6 +72,26 @@ def fusible(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and own_kernels()
         and computed_in(x.dtype, x.device)
+    )
+
+
+def laid_out(update: Update | None, norm: Norm | None) -> bool:
+    """Whether all of it lies as the kernel reads it: rows one after the other, and what items have
+    of their own in chunks of one table, or one row for all."""
+    rows = [] if update is None else [update.h, update.rest]
+    chunks = [] if update is None else [update.gate]
+    if norm is not None:
+        rows += [norm.weight, norm.bias]
+        chunks += [norm.scale, norm.shift]
+    forms = {
+        (len(chunk), chunk.stride(0) if len(chunk) > 1 else 0, chunk.stride(1))
+        for chunk in chunks
+        if chunk is not None
+    }
+    return (
+        all(row is None or row.is_contiguous() for row in rows)
+        and len(forms) <= 1
+        and all(step == 1 for _, _, step in forms)
     )
 
 

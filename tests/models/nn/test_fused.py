@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.nn.attention import Segments, triton_backend
 from models.nn.attention.triton_attention import NARROWEST, tile
 from models.nn.backends import use_backends
 from models.nn.fused import Norm, Update, linear_gelu, qk_rms_norm, residual_norm
+from models.nn.fused.functional import laid_out
 from models.nn.fused.triton_norms import HEADS, WARPS, tile_rows
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
@@ -62,6 +64,27 @@ def test_residual_and_norm_written_out(rng: np.random.Generator) -> None:
         if row < 9:
             spread = (added - added.mean()) / (added.var(correction=0) + 1e-6).sqrt()
             torch.testing.assert_close(y[row], F.silu(spread * (1 + scale[item]) + shift[item]))
+
+
+@pytest.mark.parametrize(
+    ("expected", "update", "norm"),
+    [
+        (True, lambda each, one, h: Update(h, each[0]), lambda each, one: (each[1], each[2])),
+        (True, lambda each, one, h: Update(h, one[0]), lambda each, one: (one[1], one[2])),
+        (True, lambda each, one, h: Update(h, rest=one[0][0, None]), lambda each, one: None),
+        (False, lambda each, one, h: Update(h, one[0]), lambda each, one: (each[1], each[2])),
+        (False, lambda each, one, h: Update(h, each[0]), lambda each, one: (each[0].clone(),) * 2),
+        (False, lambda each, one, h: Update(h.T), lambda each, one: None),
+    ],
+    ids=["each", "one", "settled", "one gate for all", "two tables", "columns"],
+)
+def test_kernels_take_what_lies_as_they_read_it(
+    rng: np.random.Generator, expected: bool, update: Callable, norm: Callable
+) -> None:
+    each, one = normal(rng, 3, 24).chunk(3, -1), normal(rng, 1, 24).chunk(3, -1)
+    scales = norm(each, one)
+    by = Norm(1e-6) if scales is None else Norm(1e-6, scale=scales[0], shift=scales[1])
+    assert laid_out(update(each, one, normal(rng, 8, 8)), by) is expected
 
 
 def test_qk_norm_leaves_values_alone(rng: np.random.Generator) -> None:
