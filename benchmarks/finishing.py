@@ -116,7 +116,7 @@ def look_up(picture: Array, uv: Array) -> Array:  # (S, S, 3), (P, 2) -> (P, 3)
 def sizes(mesh: TexturedMesh) -> list[dict[str, Any]]:
     rows = []
     for kind in ("jpeg", "png", "webp"):
-        for compression in ("none", "quantize", "draco"):
+        for compression in ("none", "quantize", "meshopt", "draco"):
             begin = time.perf_counter()
             size = len(encode_glb(mesh, kind, compression=compression))
             seconds = round(time.perf_counter() - begin, 2)
