@@ -93,8 +93,7 @@ def read_latent_scale(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...
     """Mean and standard deviation of each channel of the latent. Raises ReleaseUnfit."""
     path = folder / "pipeline.json"
     scale = _entry(_entry(_json(path), "args", path), "slat_normalization", path)
-    mean, std = (_entry(scale, key, path) for key in ("mean", "std"))
-    return tuple(float(value) for value in mean), tuple(float(value) for value in std)
+    return _numbers(scale, "mean", path), _numbers(scale, "std", path)
 
 
 def _network(stem: Path) -> NetworkFile:
@@ -106,13 +105,11 @@ def _network(stem: Path) -> NetworkFile:
 
 def _sampler(args: Mapping[str, Any], key: str, path: Path) -> SamplerSettings:
     params = _entry(_entry(args, key, path), "params", path)
-    low, high = _entry(params, "cfg_interval", path)
-    return SamplerSettings(
-        int(_entry(params, "steps", path)),
-        float(_entry(params, "cfg_strength", path)),
-        (float(low), float(high)),
-        float(_entry(params, "rescale_t", path)),
+    low, high = _numbers(params, "cfg_interval", path, count=2)
+    steps, strength, rescale = (
+        _numbers(params, name, path, count=1)[0] for name in ("steps", "cfg_strength", "rescale_t")
     )
+    return SamplerSettings(int(steps), strength, (low, high), rescale)
 
 
 def _json(path: Path) -> Mapping[str, Any]:
@@ -131,6 +128,19 @@ def _entry(mapping: Any, key: str, path: Path) -> Any:
     if not isinstance(mapping, dict) or key not in mapping:
         raise ReleaseUnfit(f"{path} has no entry {key!r} where one is needed.", next_step=_PULL)
     return mapping[key]
+
+
+def _numbers(mapping: Any, key: str, path: Path, count: int | None = None) -> tuple[float, ...]:
+    """A number, or a list of them; `count` says how many there must be."""
+    value = _entry(mapping, key, path)
+    try:
+        numbers = tuple(map(float, value if isinstance(value, list) else [value]))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or count not in (None, len(numbers)):
+        wanted = "numbers" if count is None else f"{count} number{'s' * (count > 1)}"
+        raise ReleaseUnfit(f"{path}: {key!r} is {value!r}, not {wanted}.", next_step=_PULL)
+    return numbers
 
 
 _PULL = "Run `meshpress models verify`, then pull what it names."

@@ -261,6 +261,18 @@ def test_missing_tensor_is_named(models_folder: Path, tmp_path: Path) -> None:
     [
         (lambda args: args.pop("slat_normalization"), "no entry 'slat_normalization'"),
         (lambda args: args["models"].pop("slat_decoder_gs"), "no entry 'slat_decoder_gs'"),
+        (
+            lambda args: args["slat_sampler"]["params"].update(cfg_interval=[0.5]),
+            r"'cfg_interval' is \[0.5\], not 2 numbers",
+        ),
+        (
+            lambda args: args["slat_sampler"]["params"].update(steps="many"),
+            "'steps' is 'many', not 1 number",
+        ),
+        (
+            lambda args: args["slat_normalization"].update(mean=[0, None]),
+            r"'mean' is \[0, None\], not numbers",
+        ),
     ],
 )
 def test_release_without_an_entry_is_refused(
