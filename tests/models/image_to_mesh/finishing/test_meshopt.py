@@ -144,6 +144,19 @@ def test_triangles_come_back(rng: np.random.Generator) -> None:
         assert decode_view(data, how).tobytes() == read.astype(np.uint32).tobytes()
 
 
+def test_a_rare_triangle_of_new_vertices_is_no_restart(rng: np.random.Generator) -> None:
+    """Told outside the table it would send the numbering back to zero."""
+    remembered = list(range(14, -1, -1))  # the newest first
+    faces = [remembered[k : k + 3][::-1] for k in (12, 9, 6, 3, 0)]
+    for new in range(15, 1015):
+        b, c = remembered[rng.integers(5, 9)], remembered[rng.integers(9, 14)]
+        faces.append([new, b, c])
+        remembered = [new, *remembered[:13]]
+    faces.append([1015, 1016, 1017])
+    read = plain_meshopt.read_triangles(encode_triangles(np.array(faces, np.int32)), len(faces))
+    assert [list(face) for face in read] == faces
+
+
 @pytest.mark.node
 def test_reference_decoder_reads_the_same(reference: Reference, rng: np.random.Generator) -> None:
     """Bit for bit; triangles in the order of corners in which the others read them too."""
