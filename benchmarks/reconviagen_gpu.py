@@ -13,14 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from random_release import FILES, randomised
+from stage_clock import StageClock
 from torch import Tensor, nn
-from trellis_gpu import FILES, block_work, convolution_work, randomised, voxels_of
+from trellis_gpu import block_work, convolution_work, voxels_of
 
 from models.image_to_mesh.reconviagen.checkpoint import TORSOS
 from models.image_to_mesh.reconviagen.generator import Generator, Networks
@@ -139,22 +140,15 @@ def count(generator: Generator, views: int, coords: Tensor) -> Work:
 # -- timing --------------------------------------------------------------------------------------
 
 
-class Stages:
+class Stages(StageClock):
     """Seconds of each stage of one object, and of the whole."""
 
     def __init__(self, generator: Generator, views: int, coords: Tensor) -> None:
+        super().__init__()
         self.generator, self.coords = generator, coords
         rng = np.random.default_rng(1)
         self.pictures = [rng.integers(0, 256, (518, 518, 3), dtype=np.uint8) for _ in range(views)]
-        self.seconds: dict[str, list[float]] = {}
         self.size = ""
-
-    def stage(self, name: str, run: Callable[[], Tensor]) -> Tensor:
-        start = time.perf_counter()
-        result = run()
-        torch.cuda.synchronize()
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
-        return result
 
     def run(self) -> None:
         generator, noise = self.generator, torch.Generator().manual_seed(1)

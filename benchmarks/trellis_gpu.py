@@ -11,7 +11,6 @@ surface take the place of those the structure decoder finds. Work is counted fro
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,20 +19,19 @@ from statistics import median
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from random_release import SAMPLER, write_release
+from stage_clock import StageClock
 from torch import Tensor, nn
 
-from models.image_to_mesh.trellis.checkpoint import DINOV2_KEYS, load_generator
+from models.image_to_mesh.trellis.checkpoint import load_generator
 from models.image_to_mesh.trellis.conditioning import no_image
 from models.image_to_mesh.trellis.generator import Generator
-from models.image_to_mesh.trellis.networks import build
-from models.image_to_mesh.trellis.release import NETWORKS, SamplerSettings, read_release
+from models.image_to_mesh.trellis.release import SamplerSettings, read_release
 from models.image_to_mesh.trellis.slat_flow import SlatFlow
 from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
 from models.nn.attention import KeysValues, Segments
-from models.nn.dinov2 import DinoV2, DinoV2Config
 from models.nn.guidance import Guidance
-from models.nn.precision import chosen_dtype, to_half
+from models.nn.precision import chosen_dtype
 from models.nn.replay import Replayed
 from models.nn.resample import pooling
 from models.nn.residency import Residency
@@ -43,69 +41,7 @@ from models.nn.sparse_tensor import SparseTensor
 from models.nn.transformer import Stream
 from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, join
 
-FILES = {
-    "structure_flow": "trellis_ss_flow_img_dit_L_16l8",
-    "structure_decoder": "trellis_ss_dec_conv3d_16l8",
-    "latent_flow": "trellis_slat_flow_img_dit_L_64l8p2",
-    "mesh_decoder": "trellis_slat_dec_mesh_swin8_B_64l8m256c",
-    "gaussian_decoder": "trellis_slat_dec_gs_swin8_B_64l8gs32",
-}
-SAMPLER = {"steps": 25, "cfg_strength": 5.0, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0}
 VOXELS, GRID = 20_000, 64
-
-
-# -- a release of random weights -------------------------------------------------------------------
-
-
-def write_release(folder: Path, state_dicts: Path, seed: int = 0) -> None:
-    """The official layout at full size. Matrices keep the size of what passes through them, and are
-    halved in branches, so that nothing overflows after 24 blocks."""
-    torch.manual_seed(seed)
-    (folder / "ckpts").mkdir(parents=True)
-    models = {}
-    for ours, theirs in NETWORKS.items():
-        dump = json.loads((state_dicts / f"{FILES[ours]}.json").read_text())
-        stem = f"ckpts/{Path(dump['checkpoint']).stem}"
-        models[theirs] = stem
-        (folder / f"{stem}.json").write_text(
-            json.dumps({"name": dump["class"], "args": dump["config_args"]})
-        )
-        network = to_half(
-            randomised(lambda d=dump: build(d["class"], d["config_args"])), torch.half
-        )
-        save_file(
-            {k: t.cpu().contiguous() for k, t in network.state_dict().items()},
-            folder / f"{stem}.safetensors",
-        )
-    sampler = {"name": "FlowEulerGuidanceIntervalSampler", "params": SAMPLER}
-    args = {
-        "models": models,
-        "sparse_structure_sampler": sampler,
-        "slat_sampler": sampler,
-        "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
-    }
-    (folder / "pipeline.json").write_text(json.dumps({"args": args}))
-    (folder / "dinov2").mkdir()
-    config = DinoV2Config()
-    described = {theirs: getattr(config, ours) for ours, theirs in DINOV2_KEYS.items()}
-    (folder / "dinov2/config.json").write_text(json.dumps(described))
-    network = randomised(lambda: DinoV2(config))
-    state = {k: t.cpu().contiguous() for k, t in network.state_dict().items()}
-    save_file(state, folder / "dinov2/model.safetensors")
-
-
-def randomised(make: Callable[[], nn.Module]) -> nn.Module:
-    with torch.device("cuda"):
-        network = make()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.dim() >= 2 and "token" not in name and "gamma" not in name:
-                parameter.normal_(std=0.5 * parameter[0].numel() ** -0.5)
-            elif name.endswith(("gamma", "weight")):
-                parameter.normal_(1, 0.1)
-            else:
-                parameter.normal_(std=0.1)
-    return network
 
 
 # -- work, counted -------------------------------------------------------------------------------
@@ -265,20 +201,13 @@ def loop(
         raise ValueError("the sample is not finite: the random weights are too large")
 
 
-class Stages:
+class Stages(StageClock):
     """Seconds of each stage of one image, and of the whole."""
 
     def __init__(self, generator: Generator, settings: SamplerSettings, coords: Tensor) -> None:
+        super().__init__()
         self.generator, self.settings, self.coords = generator, settings, coords
-        self.seconds: dict[str, list[float]] = {}
         self.picture = np.random.default_rng(1).integers(0, 256, (518, 518, 3), dtype=np.uint8)
-
-    def stage(self, name: str, run: Callable[[], Tensor]) -> Tensor:
-        start = time.perf_counter()
-        result = run()
-        torch.cuda.synchronize()
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
-        return result
 
     def run(self) -> None:
         generator, noise = self.generator, torch.Generator().manual_seed(1)
