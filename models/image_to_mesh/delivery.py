@@ -63,7 +63,7 @@ def deliver(
         compression=options.compression,
         closed=False,  # a network's surface may be open, as the object's may be
     )
-    warnings = []
+    warnings = options.warnings()
     if facts.faces > options.faces:
         warnings.append(
             f"The mesh has {facts.faces} faces, above the budget of {options.faces}: with fewer, "

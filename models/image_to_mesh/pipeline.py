@@ -131,10 +131,7 @@ def _report(
     options: EmbeddedOptions,
 ) -> dict[str, JsonValue]:
     warnings = [note for cutout in cutouts for note in cutout.notes]
-    warnings += [
-        f"{name}={value} has no effect: the embedded pipeline samples nothing."
-        for name, value in options.without_effect().items()
-    ]
+    warnings += options.warnings()
     if plan.source == "guess":
         warnings.append(
             f"The images' angles are a guess (confidence {plan.confidence:.2f}); "

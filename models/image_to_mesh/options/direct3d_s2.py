@@ -30,3 +30,9 @@ class Direct3DS2Options(NetworkOptions):
     fine_steps: Annotated[
         Steps, Field(description="Steps that find its surface at 1024 voxels along an edge.")
     ] = None
+
+    def without_effect(self) -> dict[str, str]:
+        unused = super().without_effect()
+        if self.resolution == 512 and self.fine_steps is not None:
+            unused["fine_steps"] = "resolution is 512"
+        return unused

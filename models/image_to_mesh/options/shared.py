@@ -6,7 +6,7 @@ and the words stay.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -80,12 +80,16 @@ class MeshOptions(BaseModel):
     guidance: Guidance = None
     seed: Seed = 0
 
-    def without_effect(self) -> dict[str, Any]:
-        """Options that were given although this pipeline has no use for them; each with its value.
-
-        They are accepted, so that one request fits every pipeline, and a warning says so.
-        """
+    def without_effect(self) -> dict[str, str]:
+        """Options that were given although nothing here has a use for them, and why."""
         return {}
+
+    def warnings(self) -> list[str]:
+        """Of options without effect. They are accepted, so that one request fits every pipeline."""
+        return [
+            f"{name}={getattr(self, name)} has no effect: {reason}."
+            for name, reason in self.without_effect().items()
+        ]
 
 
 class NetworkOptions(MeshOptions):
@@ -107,6 +111,12 @@ class NetworkOptions(MeshOptions):
             "draco: smallest, and the viewer needs a larger one."
         ),
     ] = "none"
+
+    def without_effect(self) -> dict[str, str]:
+        """Compression is of one format."""
+        if self.compression == "none" or "glb" in self.formats:
+            return {}
+        return {"compression": "formats has no glb"}
 
 
 class GaussianOptions(NetworkOptions):

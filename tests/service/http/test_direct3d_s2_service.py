@@ -60,7 +60,7 @@ def robot() -> bytes:
 
 @pytest.mark.parametrize("resolution", ["512", "1024"])
 def test_an_image_becomes_a_finished_mesh(client: httpx.Client, resolution: str) -> None:
-    params = PARAMS | {"resolution": resolution}
+    params = PARAMS | {"resolution": resolution, "fine_steps": "2"}
     answer = client.post("/v1/mesh", params=params, content=robot())
     assert answer.status_code == 200, answer.text
     mesh = trimesh.load(io.BytesIO(answer.content), file_type="glb", force="mesh", process=False)
@@ -69,6 +69,8 @@ def test_an_image_becomes_a_finished_mesh(client: httpx.Client, resolution: str)
     assert 0 < job["report"]["mesh"]["faces"] == len(mesh.faces) <= 1020
     assert job["report"]["resolution"] == int(resolution)
     assert ("sparse_1024" in job["report"]["samplers"]) == (resolution == "1024")
+    unused = any("fine_steps=2 has no effect" in note for note in job["report"]["warnings"])
+    assert unused == (resolution == "512")
 
 
 @pytest.mark.node
