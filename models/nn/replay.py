@@ -135,7 +135,7 @@ class Replayed:
         try:
             self._recordings[key] = self._record(self._function, x, time, condition)
         except RuntimeError as error:  # CUDA's, and that its memory is used up
-            LOG.warning("A pass of %s is not recorded: %s", list(x.shape), error)
+            LOG.warning("A pass of %s is not recorded: %s", list(x.shape), str(error))
             self._plain.add(key)
             _desk.cache_clear()  # what its pool took is free for the pass itself
 

@@ -72,6 +72,8 @@ def test_a_pass_that_cannot_be_recorded_is_run_as_it_is(caplog: pytest.LogCaptur
     assert answers(replayed, 5, 4) == [2, 2, 2, 2]
     assert recorder.made == [5]  # not tried at each step
     assert "[5, 1] is not recorded: 12 GB are in use" in caplog.text
+    (record,) = caplog.records
+    assert record.args == ([5, 1], "12 GB are in use")  # an error would hold its frames' tensors
     assert answers(replayed, 6, 2) == [2, 102]  # another may
 
 
