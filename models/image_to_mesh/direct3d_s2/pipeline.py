@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
+    check_cancelled,
 )
 from models.image_to_mesh.delivery import deliver
 from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
@@ -28,6 +30,7 @@ from models.image_to_mesh.direct3d_s2.networks import chosen_dtype
 from models.image_to_mesh.direct3d_s2.preprocess import centre_on_white
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Sampler
 from models.image_to_mesh.direct3d_s2.surface import Mesh, cells_of, mesh_of
+from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import Direct3DS2Options
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
@@ -57,9 +60,9 @@ def load_release(version: str, device: str) -> Pipeline:
     release, place = RELEASES[version], torch.device(device)
     folder, image_folder = require(release.entry), require(IMAGE_WEIGHTS)
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
-    return Direct3DS2Pipeline(
-        load_generator(release, folder, image_folder, residency, chosen_dtype(place))
-    )
+    generator = load_generator(release, folder, image_folder, residency, chosen_dtype(place))
+    warm_up()
+    return Direct3DS2Pipeline(generator)
 
 
 class Direct3DS2Pipeline:
@@ -117,7 +120,7 @@ class Direct3DS2Pipeline:
             watch.stage("cells_1024", 0.4)
             decoder = generator.networks.sparse_vae_1024
             resolution = decoder.out_resolution
-            cells = cells_of(mesh, resolution)
+            cells = cells_of(mesh, resolution, partial(check_cancelled, context))
             counts["tokens_1024"] = len(cells)
             watch.stage("latent_1024", 0.42)
             latent = generator.latent(

@@ -5,6 +5,7 @@ It knows no network. Vertices are in units of the whole grid, -1 to 1, y up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +48,14 @@ def mesh_of(field: Field, level: float, resolution: int) -> Mesh:
 def cells_of(
     mesh: Mesh,
     resolution: int,  # voxels along the grid: eight a cell
+    on_part: Callable[[], None] = lambda: None,  # see `voxelise`
 ) -> Tensor:  # int32 [N, 4] of (0, x, y, z), ascending
     """The cells with a voxel near the surface, the mesh brought to `FILLS` of the grid."""
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     centred = (mesh.vertices - (low + high) / 2) * (2 * FILLS / (high - low).amax())
     last = resolution - 1  # the first and the last voxel lie on the grid's ends
     places = (centred / 2 + 0.5) * last
-    coords, _ = voxelise(places, mesh.faces, resolution, BAND_CELLS * last / resolution)
+    band = BAND_CELLS * last / resolution
+    coords, _ = voxelise(places, mesh.faces, resolution, band, on_part)
     cells = F.pad(torch.div(coords, EDGE, rounding_mode="floor"), (1, 0))
     return unpack(torch.unique(pack(cells)))

@@ -9,6 +9,7 @@ its caller to say.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -48,11 +49,13 @@ def voxelise(
     faces: Tensor,  # int [F, 3]
     resolution: int,
     band: float,  # voxels
+    on_part: Callable[[], None] = lambda: None,
 ) -> Band:
     """Every voxel of the grid nearer than `band` to the surface, with its exact distance.
 
-    On the device of `vertices`. Raises ValueError for a band or resolution that makes no sense, and
-    for vertices that are not finite.
+    On the device of `vertices`. on_part is called after each part of the work, a fraction of a
+    second; what it raises ends it. Raises ValueError for a band or resolution that makes no sense,
+    and for vertices that are not finite.
     """
     if not 0 < resolution <= ROOM or not 0 < band < math.inf:
         raise ValueError(f"resolution {resolution} and band {band} must be positive.")
@@ -62,7 +65,7 @@ def voxelise(
     triangles = triangles_of(vertices.double(), faces)
     coarse = _coarse(vertices[faces], resolution, band)
     near = _filled if vertices.device.type == "cpu" else _descended
-    found = near(coarse, triangles, resolution, band)
+    found = near(coarse, triangles, resolution, band, on_part)
     if not found:
         return Band(vertices.new_empty(0, 3).int(), vertices.new_empty(0))
     coords = torch.cat([part[0] for part in found])
@@ -71,7 +74,11 @@ def voxelise(
 
 
 def _filled(
-    coarse: _Pairs, triangles: Triangles, resolution: int, band: float
+    coarse: _Pairs,
+    triangles: Triangles,
+    resolution: int,
+    band: float,
+    on_part: Callable[[], None],
 ) -> list[tuple[Tensor, Tensor]]:
     """Voxels and distances of each block, a block to a thread; on the CPU."""
     from models.cores import usable_cores
@@ -90,18 +97,29 @@ def _filled(
         gather(best, band, corner.numpy(), coords, distances)
         return torch.from_numpy(coords), torch.from_numpy(distances)
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(fill, coarse.corners, owned))
+    pool, found = ThreadPoolExecutor(usable_cores()), []
+    try:
+        for part in pool.map(fill, coarse.corners, owned):
+            found.append(part)
+            on_part()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
 
 
 def _descended(
-    coarse: _Pairs, triangles: Triangles, resolution: int, band: float
+    coarse: _Pairs,
+    triangles: Triangles,
+    resolution: int,
+    band: float,
+    on_part: Callable[[], None],
 ) -> list[tuple[Tensor, Tensor]]:
     """The same by halving blocks, on any device."""
     triangles = triangles.float()
     found: list[tuple[Tensor, Tensor]] = []
     todo = [coarse]
     while todo:
+        on_part()
         pairs = todo.pop()
         if len(pairs.triangle) > AT_ONCE and len(pairs.corners) > 1:
             todo += _halves(pairs)

@@ -22,9 +22,11 @@ from models.context import (
     PipelineResult,
     Unavailable,
 )
+from models.image_to_mesh.direct3d_s2 import pipeline
 from models.image_to_mesh.direct3d_s2.generator import Generator
 from models.image_to_mesh.direct3d_s2.pipeline import Direct3DS2Pipeline, load, load_v1_0
 from models.image_to_mesh.direct3d_s2.release import RELEASES
+from models.image_to_mesh.direct3d_s2.surface import cells_of
 from models.image_to_mesh.options import Direct3DS2Options
 
 Run = Callable[..., PipelineResult]
@@ -99,6 +101,27 @@ def test_cancelling_between_two_steps(
     assert seen[-1][0] == stage
     fractions = [fraction for _, fraction, _ in seen]
     assert fractions == sorted(fractions)
+
+
+def test_cancelling_while_cells_are_found(
+    egg_generators: dict[str, Generator],
+    oval: InputFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Voxelising takes seconds, and tells nobody how far it is: it still asks between its parts."""
+    seen: list[str] = []
+    found: list[object] = []
+    monkeypatch.setattr(pipeline, "cells_of", lambda *given: found.append(cells_of(*given)))
+    context = LocalContext(
+        tmp_path,
+        on_progress=lambda name, *_: seen.append(name),
+        is_cancelled=lambda: seen[-1:] == ["cells_1024"],
+    )
+    with pytest.raises(Cancelled):
+        Direct3DS2Pipeline(egg_generators["1.1"])(context, [oval], Direct3DS2Options())
+    assert seen[-1] == "cells_1024"
+    assert not found
 
 
 def test_failure_leaves_no_tensor_in_the_error(

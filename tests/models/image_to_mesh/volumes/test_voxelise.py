@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 
+from models import cores
 from models.image_to_mesh.volumes import voxelise as module
+from models.image_to_mesh.volumes import voxelise_compiled
 from models.image_to_mesh.volumes.triangle_distance import triangles_of
 from models.image_to_mesh.volumes.voxelise import voxelise
 
@@ -123,6 +127,40 @@ def test_work_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = voxelise(vertices, faces, 128, 2.5)
     assert torch.equal(whole.coords, parts.coords)
     assert torch.equal(whole.distances, parts.distances)
+
+
+class _Enough(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("way")
+def test_what_on_part_raises_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon: of 64 blocks few are filled, and of a descent in small parts few are measured."""
+    monkeypatch.setattr(module, "AT_ONCE", 3000)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
+    done: list[str] = []
+
+    def counted(name: str, work: Callable[..., object]) -> Callable[..., object]:
+        return lambda *given: (done.append(name), work(*given))[1]
+
+    monkeypatch.setattr(module, "_measure", counted("part", module._measure))
+    fill = counted("block", voxelise_compiled.nearest_in_block)
+    monkeypatch.setattr(voxelise_compiled, "nearest_in_block", fill)
+    mesh = trimesh.creation.icosphere(3, 100)
+    given = torch.from_numpy(mesh.vertices + 128), torch.from_numpy(np.asarray(mesh.faces))
+    voxelise(*given, 256, 4.0)
+    whole = len(done)
+    done.clear()
+    calls = iter(range(2))
+
+    def twice() -> None:
+        if next(calls) == 1:
+            raise _Enough
+
+    with pytest.raises(_Enough):
+        voxelise(*given, 256, 4.0, twice)
+    assert whole > 40
+    assert len(done) < whole / 2
 
 
 def test_a_sphere_at_the_resolution_of_a_network() -> None:
