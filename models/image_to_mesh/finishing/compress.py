@@ -55,8 +55,30 @@ def steps_of(
     """(N, 3) in 65,535ths of the longest side, and what undoes them."""
     low = positions.min(axis=0).astype(np.float64)
     step = max(float((positions.max(axis=0) - low).max()), 1e-12) / 65535
-    at = np.round((positions[source] - low) / step).astype(np.uint16)
-    return at, {"scale": [step] * 3, "translation": low.tolist()}
+    at = _apart((positions - low) / step).astype(np.uint16)
+    return at[source], {"scale": [step] * 3, "translation": low.tolist()}
+
+
+def _apart(exact: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(V, 3) in steps, rounded so that no two places become one: that would open the surface.
+
+    Of places that share a step all but the first take the nearest free one beside it, if any.
+    """
+    steps = np.round(exact).astype(np.int64)
+    places = np.array([1 << 32, 1 << 16, 1])
+    keys = steps @ places
+    _, first = np.unique(keys, return_index=True)
+    taken = set(keys.tolist())
+    around = np.indices((3, 3, 3)).reshape(3, -1).T - 1
+    for index in np.setdiff1d(np.arange(len(steps)), first):
+        near = steps[index] + around
+        near = near[((near >= 0) & (near < 1 << 16)).all(axis=1)]
+        order = np.argsort(((near - exact[index]) ** 2).sum(axis=1), kind="stable")
+        free = [k for k in order if int(near[k] @ places) not in taken]
+        if free:
+            steps[index] = near[free[0]]
+            taken.add(int(steps[index] @ places))
+    return steps
 
 
 def compressed_with_draco(document: Document, mesh: TexturedMesh) -> dict[str, Any]:

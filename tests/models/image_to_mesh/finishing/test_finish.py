@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import DracoPy
 import numpy as np
@@ -24,6 +27,7 @@ from models.image_to_mesh.geometry.cameras import Camera, object_to_camera
 from tests.models.image_to_mesh.finishing.bumpy import bumpy
 from tests.models.image_to_mesh.finishing.parse_glb import accessor, parse, view
 
+ROOT = Path(__file__).resolve().parents[4]
 OPTIONS = FinishOptions(faces=1500, texture_size=512, texture_format="png")
 
 
@@ -114,6 +118,23 @@ def test_crumbs_go_holes_close_and_stages_are_told() -> None:
     glb = read_back(encode_glb(facts.mesh, "jpeg"))
     assert glb.sound
     assert np.abs(np.array(glb.bounds)).max() < 0.5
+
+
+def test_warm_up_leaves_nothing_to_compile() -> None:
+    """In a process of its own: what a job imports later than `warm_up`, it would wait for."""
+    code = """
+import sys
+from models.image_to_mesh.finishing.finish import FinishOptions, finish, warm_up
+from tests.models.image_to_mesh.finishing.bumpy import bumpy
+warm_up()
+warm = {name for name in sys.modules if name.endswith("_compiled")}
+finish(bumpy(3, crumbs=True), FinishOptions(500, 128))
+print(len(warm), {name for name in sys.modules if name.endswith("_compiled")} - warm)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "6 set()\n", run.stderr
 
 
 def test_who_watches_may_stop_it(detailed: ColouredMesh) -> None:
@@ -248,6 +269,19 @@ def test_compressed_files_are_smaller_and_hold_the_same(finished: Finished) -> N
         assert facts.faces == plain.faces, kind
         assert facts.watertight, kind
         assert np.allclose(facts.bounds, plain.bounds, atol=3e-5), kind
+
+
+@pytest.mark.parametrize("compression", ["quantize", "meshopt"])
+def test_quantised_positions_stay_apart(compression: str, finished: Finished) -> None:
+    """Faces smaller than a step of 16 bits: rounded alone, their corners would become one."""
+    mesh = finished.mesh
+    positions = mesh.positions.copy()
+    face = mesh.triangles[0]
+    positions[face] = positions[face].mean(axis=0) + 2e-6 * np.eye(3, dtype=np.float32)
+    facts = read_back(encode_glb(replace(mesh, positions=positions), compression=compression))
+    assert facts.positions == len(positions)
+    assert facts.watertight
+    assert not facts.degenerate_faces
 
 
 def test_tangents_follow_draco_s_order(finished: Finished) -> None:
