@@ -5,6 +5,7 @@ Knows nothing of how the mesh was made, nor of files. Read `finish` from top to 
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ from models.image_to_mesh.geometry.surface import Faces
 
 Array = npt.NDArray[np.float32]
 
+LOOPS = ("closest", "normal_map", "normals", "patch", "pieces", "texels")
+"""Whose compiled loops every mesh needs."""
+
 
 @dataclass(frozen=True)
 class FinishOptions:
@@ -55,6 +59,13 @@ class Finished:
 
     mesh: TexturedMesh
     facts: dict[str, JsonValue]
+
+
+def warm_up() -> None:
+    """Compiles the loops, or loads them from disk: half a minute of two cores that the first job
+    on a new machine would else spend, deaf to a cancel."""
+    for name in LOOPS:
+        importlib.import_module(f"models.image_to_mesh.finishing.{name}_compiled")
 
 
 def finish(

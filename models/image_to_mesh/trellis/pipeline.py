@@ -18,6 +18,7 @@ from models.context import (
     PipelineResult,
     RunContext,
 )
+from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import TrellisOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
@@ -51,6 +52,7 @@ def load(device: str) -> Pipeline:
     place = torch.device(device)
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
     generator = load_generator(release, require(IMAGE_WEIGHTS), residency, chosen_dtype(place))
+    warm_up()
     return TrellisPipeline(generator, release)
 
 

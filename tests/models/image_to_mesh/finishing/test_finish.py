@@ -277,7 +277,10 @@ def test_quantised_positions_stay_apart(compression: str, finished: Finished) ->
     mesh = finished.mesh
     positions = mesh.positions.copy()
     face = mesh.triangles[0]
-    positions[face] = positions[face].mean(axis=0) + 2e-6 * np.eye(3, dtype=np.float32)
+    low = positions.min(axis=0)
+    step = (positions.max(axis=0) - low).max() / 65535
+    middle = low + np.round((positions[face].mean(axis=0) - low) / step) * step
+    positions[face] = middle + 0.2 * step * np.eye(3, dtype=np.float32)
     facts = read_back(encode_glb(replace(mesh, positions=positions), compression=compression))
     assert facts.positions == len(positions)
     assert facts.watertight
