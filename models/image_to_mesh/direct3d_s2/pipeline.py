@@ -31,7 +31,6 @@ from models.image_to_mesh.direct3d_s2.preprocess import centre_on_white
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Sampler
 from models.image_to_mesh.direct3d_s2.surface import Mesh, cells_of, mesh_of
 from models.image_to_mesh.finishing.finish import warm_up
-from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import Direct3DS2Options
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
