@@ -164,7 +164,5 @@ def triangles(data: Bytes, faces: Longs) -> int:  # (bytes,), (F, 3) filled
                 push(vertices, heads, b)
             if w in (0, 15):
                 push(vertices, heads, c)
-        if state[0] > end:
-            return -1
         faces[face, 0], faces[face, 1], faces[face, 2] = a, b, c
     return end if state[0] == end else -1
