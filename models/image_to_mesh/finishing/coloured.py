@@ -14,7 +14,8 @@ import numpy.typing as npt
 @dataclass(frozen=True)
 class ColouredMesh:
     """vertices: (V, 3) float32, y up; faces: (F, 3) int32, counter-clockwise from outside;
-    colours: (V, 3) float32 sRGB 0..1."""
+    colours: (V, 3) float32 sRGB 0..1. Faces that meet share their vertices: where they only lie
+    on the same places, each is a piece of its own."""
 
     vertices: npt.NDArray[np.float32]
     faces: npt.NDArray[np.int32]
