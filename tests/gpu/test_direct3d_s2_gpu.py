@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from models.image_to_mesh.direct3d_s2.adaptive import launch, smoothed_by_taps
-from models.image_to_mesh.direct3d_s2.unet3d import GroupNorm32
+from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU, plain
 
 pytestmark = pytest.mark.gpu
 
@@ -24,11 +24,17 @@ def test_smoothing(cuda: str, rng: np.random.Generator, channels: int) -> None:
     assert (launch(x, weights).double() - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
-def test_group_norm(cuda: str, rng: np.random.Generator) -> None:
-    """Of millions of numbers a group, far from zero."""
+@pytest.mark.parametrize("shape", [(1, 8, 64, 64, 64), (2, 40, 96, 96, 97), (1, 512, 24, 24, 24)])
+def test_group_norm(cuda: str, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    """Of up to millions of numbers a group, far from zero: by our kernels, and without them."""
     seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
-    x = (torch.randn(1, 8, 64, 64, 64, generator=seed, device=cuda) + 5).half()
-    norm = GroupNorm32(4, 8).to(cuda)
+    x = (torch.randn(shape, generator=seed, device=cuda) + 5).half()
+    norm = GroupNormSiLU(4, shape[1]).to(cuda)
     torch.nn.init.normal_(norm.weight, 1, 0.1)
-    expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
-    assert (norm(x).double() - expected).abs().max() <= 1e-3 * expected.abs().max()
+    torch.nn.init.normal_(norm.bias)
+    affine = norm.weight, norm.bias
+    expected = F.silu(F.group_norm(x.double(), 4, *(each.double() for each in affine), norm.eps))
+    with torch.no_grad():
+        for found in (norm(x), plain(x, 4, *affine, norm.eps)):
+            # one rounding of fp16, or two
+            assert (found.double() - expected).abs().max() <= 1e-3 * expected.abs().max()

@@ -7,11 +7,11 @@ residual blocks and the layout of diffusers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU
 
 EPS = 1e-5
 
@@ -45,7 +45,7 @@ class UNet3d(nn.Module):
                 list(enumerate(zip(above, widths, below, strict=True)))
             )
         )
-        self.conv_norm_out = GroupNorm32(groups, widths[0], eps=EPS)
+        self.conv_norm_out = GroupNormSiLU(groups, widths[0], eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -55,39 +55,8 @@ class UNet3d(nn.Module):
         x = self.mid_block(x)
         for up in self.up_blocks:
             x = up(x, skips)
-        return F.silu(self.conv_norm_out(x), inplace=True)
-
-
-class GroupNorm32(nn.GroupNorm):
-    """In fp32; the result has the dtype of the input.
-
-    Group by group, and moments by parts: a group of a patch is millions of numbers, and PyTorch
-    gives each to a single block of the GPU, which takes twenty times as long.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z]
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        width = x.shape[1] // self.num_groups
-        for item, normed in zip(x, out, strict=True):
-            for start in range(0, x.shape[1], width):
-                group = slice(start, start + width)
-                values = item[group].float()
-                mean, variance = moments(values)
-                scale = self.weight[group] * torch.rsqrt(variance + self.eps)
-                shift = self.bias[group] - mean * scale
-                column = (-1, 1, 1, 1)
-                normed[group] = torch.addcmul(shift.view(column), values, scale.view(column))
+        out: Tensor = self.conv_norm_out(x)
         return out
-
-
-PARTS = 1024
-
-
-def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of all numbers, from those of up to PARTS equal parts: both []."""
-    parts = gcd(values.numel(), PARTS)
-    variance, mean = torch.var_mean(values.reshape(parts, -1), dim=1, correction=0)
-    return mean.mean(), variance.mean() + mean.var(correction=0)
 
 
 class _Residual(nn.Module):
@@ -95,17 +64,17 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm32(groups, channels, eps=EPS)
+        self.norm1 = GroupNormSiLU(groups, channels, eps=EPS)
         self.conv1 = nn.Conv3d(channels, out_channels, 3, padding=1)
-        self.norm2 = GroupNorm32(groups, out_channels, eps=EPS)
+        self.norm2 = GroupNormSiLU(groups, out_channels, eps=EPS)
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut: nn.Conv3d | None = None
         if channels != out_channels:
             self.conv_shortcut = nn.Conv3d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        h = self.conv1(self.norm1(x))
+        h = self.conv2(self.norm2(h))
         out: Tensor = h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
         return out
 

@@ -16,10 +16,10 @@ from models.context import Unavailable
 from models.image_to_mesh.direct3d_s2.adaptive import adaptive_block
 from models.image_to_mesh.direct3d_s2.blocks import EDGE
 from models.image_to_mesh.direct3d_s2.generator import Generator
+from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU
 from models.image_to_mesh.direct3d_s2.networks import build, halve
 from models.image_to_mesh.direct3d_s2.preprocess import SIDE_PX, Picture, centre_on_white
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Sampler
-from models.image_to_mesh.direct3d_s2.unet3d import GroupNorm32
 from models.nn.sparse_tensor import SparseTensor
 from models.weights.pickles import convert
 from tests.models.image_to_mesh.direct3d_s2.conftest import load
@@ -326,12 +326,13 @@ def test_group_norm_by_parts(rng: np.random.Generator, dtype: torch.dtype) -> No
     """As in fp64 at once, where numbers lie far from zero; what it is given stays as it was."""
     x = torch.from_numpy(rng.standard_normal((2, 8, 6, 5, 4)) * 0.1 + 20).to(dtype)
     before = x.clone()
-    norm = GroupNorm32(4, 8)
+    norm = GroupNormSiLU(4, 8)
     torch.nn.init.normal_(norm.weight, 1, 0.1)
     torch.nn.init.normal_(norm.bias)
     with torch.no_grad():
         found = norm(x)
     expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    expected = F.silu(expected)
     assert found.dtype == dtype and torch.equal(x, before)
     # fp32: 20 / 0.1 times its rounding; bf16: its own
     within = 1e-3 if dtype == torch.float32 else 2e-2
