@@ -9,39 +9,29 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.image_to_mesh.options.shared import GaussianOptions
+from models.image_to_mesh.options.shared import GaussianOptions, Guidance, Steps
 
 
 class ReconViaGenOptions(GaussianOptions):
     """Options of ReconViaGen: photos from all around, their cameras unknown, to one object."""
 
     structure_steps: Annotated[
-        int | None,
-        Field(ge=1, le=100, description="Steps that find the shape; default: as steps, else 30."),
+        Steps, Field(description="Steps that find the shape; default: as steps, else 30.")
     ] = None
     structure_guidance: Annotated[
-        float | None,
+        Guidance,
         Field(
-            ge=0,
-            le=20,
             description="How strictly the shape follows the photos, 1 or less: no more than they "
-            "ask; default: as guidance, else 7.5.",
+            "ask; default: as guidance, else 7.5."
         ),
     ] = None
     latent_steps: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=100,
-            description="Steps that find surface and colours; default: as steps, else 12.",
-        ),
+        Steps, Field(description="Steps that find surface and colours; default: as steps, else 12.")
     ] = None
     latent_guidance: Annotated[
-        float | None,
+        Guidance,
         Field(
-            ge=0,
-            le=20,
             description="How strictly surface and colours follow the photos, 1 or less: no more "
-            "than they ask; default: as guidance, else 7.5.",
+            "than they ask; default: as guidance, else 7.5."
         ),
     ] = None

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.image_to_mesh.options.shared import GaussianOptions
+from models.image_to_mesh.options.shared import GaussianOptions, Guidance, Steps
 
 
 class TrellisOptions(GaussianOptions):
@@ -23,26 +23,18 @@ class TrellisOptions(GaussianOptions):
         ),
     ] = "stochastic"
     structure_steps: Annotated[
-        int | None,
-        Field(ge=1, le=100, description="Steps that find the shape; default: as steps."),
+        Steps, Field(description="Steps that find the shape; default: as steps.")
     ] = None
     structure_guidance: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=20,
-            description="How strictly the shape follows the image; default: as guidance.",
-        ),
+        Guidance,
+        Field(description="How strictly the shape follows the image; default: as guidance."),
     ] = None
     latent_steps: Annotated[
-        int | None,
-        Field(ge=1, le=100, description="Steps that find surface and colours; default: as steps."),
+        Steps, Field(description="Steps that find surface and colours; default: as steps.")
     ] = None
     latent_guidance: Annotated[
-        float | None,
+        Guidance,
         Field(
-            ge=0,
-            le=20,
-            description="How strictly surface and colours follow the image; default: as guidance.",
+            description="How strictly surface and colours follow the image; default: as guidance."
         ),
     ] = None
