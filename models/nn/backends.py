@@ -44,15 +44,17 @@ class Backends:
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Backends:
     """What the guard decided for this process: MESHPRESS_{SPARSE,ATTENTION}_BACKEND and _DTYPE."""
+    names = ("MESHPRESS_SPARSE_BACKEND", "MESHPRESS_ATTENTION_BACKEND", "MESHPRESS_DTYPE")
+    return _named(*(environ.get(name, "auto") for name in names))
 
-    def read(name: str) -> str:
-        value = environ.get(f"MESHPRESS_{name}", "auto")
-        return _SPELLINGS.get(value, value)
 
+@cache
+def _named(sparse: str, attention: str, dtype: str) -> Backends:
+    """Checked once: every layer asks."""
     return Backends(
-        sparse=read("SPARSE_BACKEND"),  # type: ignore[arg-type]  # checked in __post_init__
-        attention=read("ATTENTION_BACKEND"),  # type: ignore[arg-type]
-        dtype=read("DTYPE"),  # type: ignore[arg-type]
+        sparse=sparse,  # type: ignore[arg-type]  # checked in __post_init__
+        attention=_SPELLINGS.get(attention, attention),  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
     )
 
 
