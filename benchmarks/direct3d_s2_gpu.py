@@ -214,7 +214,7 @@ def silent(done: int, total: int) -> None:
 
 
 def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], clock: Clock) -> Any:
-    networks, at_work = generator.networks, generator.residency.at_work
+    networks, turn = generator.networks, generator.turn
     noise = torch.Generator().manual_seed(0)
     blank = Picture(*(np.zeros((SIDE_PX, SIDE_PX, *c), np.uint8) for c in ((3,), ())))
     seen = clock.stage("look", lambda: generator.look(blank), image_operations())
@@ -233,7 +233,7 @@ def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], c
     clock.operations["latent_512"] = sparse_flow_operations(x, sampler.steps)
 
     def decode() -> Decoded:
-        with at_work(networks.sparse_vae_512, networks.refiner):
+        with turn(networks.sparse_vae_512, networks.refiner):
             return networks.sparse_vae_512(x, head=networks.refiner.head)
 
     decoded = clock.stage("decode_512", decode, decoder_operations(networks.sparse_vae_512, x))
@@ -241,7 +241,7 @@ def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], c
     del decoded
 
     def refine() -> Tensor:
-        with at_work(networks.refiner):
+        with turn(networks.refiner):
             return networks.refiner(real, silent)
 
     clock.stage("refine", refine)
@@ -252,7 +252,7 @@ def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], c
 def run_1024(
     generator: Generator, seen: Any, mesh: Any, given: Inputs, sampler: Sampler, clock: Clock
 ) -> Any:
-    networks, at_work = generator.networks, generator.residency.at_work
+    networks, turn = generator.networks, generator.turn
     noise = torch.Generator().manual_seed(0)
     clock.stage("cells_1024", lambda: cells_of(mesh, 1024))
     flow = networks.sparse_flow_1024
@@ -262,14 +262,14 @@ def run_1024(
     clock.operations["latent_1024"] = sparse_flow_operations(x, sampler.steps)
 
     def decode() -> Decoded:
-        with at_work(networks.sparse_vae_1024):
+        with turn(networks.sparse_vae_1024):
             return networks.sparse_vae_1024(x)
 
     clock.stage("decode_1024", decode, decoder_operations(networks.sparse_vae_1024, x))
     refiner = networks.sign_refiner
 
     def signs() -> Tensor:
-        with at_work(refiner):
+        with turn(refiner):
             return refiner(given.sdf_1024, silent)
 
     clock.stage("signs", signs)

@@ -6,11 +6,12 @@ on the device; between stages only what the next one needs lives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.context import PipelineError
 from models.image_to_mesh.direct3d_s2.dense_vae import occupied
@@ -75,9 +76,21 @@ class Generator:
     def device(self) -> torch.device:
         return self.residency.device
 
+    @contextmanager
+    def turn(self, *networks: nn.Module) -> Iterator[None]:
+        """Within the block these networks are on the device.
+
+        What the allocator kept is given back after it: every turn has tensors of other sizes, which
+        would come on top of those blocks.
+        """
+        with self.residency.at_work(*networks):
+            yield
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.no_grad()
     def look(self, picture: Picture) -> Seen:
-        with self.residency.at_work(self.networks.image):
+        with self.turn(self.networks.image):
             tokens = image_tokens(self.networks.image, [picture.rgb], self.device)
         alpha = torch.from_numpy(picture.alpha.copy()).to(self.device)[None]
         return Seen(tokens, object_tokens(tokens, object_patches(alpha)))
@@ -100,11 +113,11 @@ class Generator:
             velocity: Tensor = flow(x.to(dtype), t, cond)
             return velocity.float()
 
-        with self.residency.at_work(flow):
+        with self.turn(flow):
             velocity = DenseVelocity(network, batched=self.device.type == "cuda")
             conditions = flow.contexts(seen.tokens), flow.contexts(no_image(seen.tokens))
             latent = _sample(velocity, start, conditions, sampler, on_step)
-        with self.residency.at_work(decoder):
+        with self.turn(decoder):
             coords = occupied(decoder(latent.to(dtype)))
         return _some(coords)
 
@@ -122,7 +135,7 @@ class Generator:
         coords = coords[block_order(coords, flow.selection_block_size)]
         start = torch.randn(len(coords), flow.in_channels, generator=noise)
         place = SparseTensor(start.to(self.device), coords)
-        with self.residency.at_work(flow):
+        with self.turn(flow):
             # One condition at a time: these products fill a device, and take half the memory.
             velocity = SparseVelocity(flow, place)
             conditions = (
@@ -137,24 +150,23 @@ class Generator:
     def surface_512(self, latent: SparseTensor, on_patch: OnPatch) -> Field:
         """Decode, refine, and keep what lies beside the surface."""
         decoder, refiner = self.networks.sparse_vae_512, self.networks.refiner
-        with self.residency.at_work(decoder, refiner):
+        with self.turn(decoder, refiner):
             decoded = decoder(latent, head=refiner.head)
+        with self.turn(refiner):
             grid = refiner(decoded, on_patch)
             field = near_surface_of_grid(grid, 2 * self.release.surface_level)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # kept for shapes that do not come again at 1024
         return field
 
     @torch.no_grad()
     def surface_1024(self, latent: SparseTensor, on_patch: OnPatch) -> Field:
         """Decode in chunks, find which side is inside, keep what lies beside the surface."""
         decoder, refiner = self.networks.sparse_vae_1024, self.networks.sign_refiner
-        with self.residency.at_work(decoder):
+        with self.turn(decoder):
             sdf = decoder(latent).sdf
         if refiner is None:
             elsewhere = sdf.values.new_full((1, 1, 1), OUTSIDE)
         else:
-            with self.residency.at_work(refiner):
+            with self.turn(refiner):
                 elsewhere = refiner(sdf, on_patch)
         return near_surface_of_blocks(sdf, self.release.surface_level, elsewhere)
 

@@ -28,6 +28,7 @@ from models.image_to_mesh.direct3d_s2.pipeline import Direct3DS2Pipeline, load, 
 from models.image_to_mesh.direct3d_s2.release import RELEASES
 from models.image_to_mesh.direct3d_s2.surface import cells_of
 from models.image_to_mesh.options import Direct3DS2Options
+from models.nn.residency import Residency
 
 Run = Callable[..., PipelineResult]
 
@@ -175,3 +176,15 @@ def test_without_weights_the_command_to_run_is_named(
     with pytest.raises(Unavailable) as missing:
         loader("cpu")
     assert f"meshpress models pull {RELEASES[version].entry}" in missing.value.next_step
+
+
+def test_what_the_allocator_kept_is_given_back_after_each_turn(
+    egg_generators: dict[str, Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("given back"))
+    with replace(egg_generators["1.1"], residency=Residency("cuda")).turn():
+        order.append("work")
+    with egg_generators["1.1"].turn():
+        order.append("work of a CPU")
+    assert order == ["work", "given back", "work of a CPU"]
