@@ -18,7 +18,7 @@ from service.settings import to_environment
 from tests.models.image_to_mesh.direct3d_s2.released import pull_tiny
 from tests.models.image_to_mesh.gltf_validator import gltf_validator
 from tests.service.http import direct3d_s2_runner
-from tests.service.http.events import events_of
+from tests.service.http.events import cancelled_at
 
 ROOT = Path(__file__).parents[3]
 PARAMS = {"pipeline": "direct3d_s2", "faces": "1000", "texture_size": "1024"}
@@ -92,12 +92,6 @@ def test_cancelling_ends_within_a_step_and_the_next_job_runs(
 ) -> None:
     few = {"dense_steps": "1", "sparse_steps": "1", "fine_steps": "1"}
     job = client.post("/v1/jobs/mesh", params=PARAMS | few | {steps: "100"}, content=robot()).json()
-    for seen in events_of(client, job):
-        if seen["progress"]["stage"] == stage:
-            break
-    client.delete(job["links"]["self"])
-    job = client.get(job["links"]["self"], headers={"Prefer": "wait=60"}).json()
-    assert (job["state"], job["progress"]["stage"]) == ("cancelled", stage)
-    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+    cancelled_at(client, job, stage)
     after = client.post("/v1/mesh", params=PARAMS | few | {"resolution": "512"}, content=robot())
     assert after.status_code == 200, after.text

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trimesh
 
-from tests.service.http.events import events_of
+from tests.service.http.events import cancelled_at, events_of
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL = {"pipeline": "trellis", "faces": "2000", "texture_size": "1024"}
@@ -105,14 +105,7 @@ def test_cancelling_ends_within_a_step_and_the_next_job_runs(client: httpx.Clien
     images = [("image", (f"{number}.png", robot(), "image/png")) for number in range(8)]
     slow = SMALL | {"steps": "100", "mixing": "multidiffusion"}
     job = client.post("/v1/jobs/mesh", params=slow, files=images).json()
-    for seen in events_of(client, job):
-        if seen["progress"]["stage"] == "structure":
-            break
-    client.delete(f"/v1/jobs/{job['id']}")
-    job = client.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}).json()
-    assert job["state"] == "cancelled"
-    assert job["progress"]["stage"] == "structure", "it went on to the next stage"
-    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+    cancelled_at(client, job, "structure")
     assert submit(client).json()["state"] == "succeeded"
 
 

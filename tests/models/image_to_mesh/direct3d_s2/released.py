@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from models.context import Pipeline
 from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
 from models.image_to_mesh.direct3d_s2.pipeline import IMAGE_WEIGHTS, Direct3DS2Pipeline
 from models.image_to_mesh.direct3d_s2.release import RELEASES
@@ -35,7 +34,7 @@ def pull_tiny(models_dir: Path) -> None:
     lock(models_dir, entry, IMAGE_WEIGHTS)
 
 
-def load(device: str) -> Pipeline:
+def load(device: str) -> Direct3DS2Pipeline:
     """As the pipeline's own `load`. Raises Unavailable where the weights are missing."""
     release, place = tiny_release(VERSION), torch.device(device)
     folders = require(release.entry), require(IMAGE_WEIGHTS)
