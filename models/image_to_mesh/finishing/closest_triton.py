@@ -98,10 +98,11 @@ def nearest(
                 step // width % width - ring,
                 step % width - ring,
             )
-            on_ring = tl.maximum(tl.maximum(tl.abs(dx), tl.abs(dy)), tl.abs(dz)) == ring
+            away = tl.maximum(tl.maximum(tl.abs(dx), tl.abs(dy)), tl.abs(dz))
+            here = tl.where(away == ring, looking, 0)
             x, y, z = cx + dx, cy + dy, cz + dz
             inside = (x >= 0) & (x < count_x) & (y >= 0) & (y < count_y)
-            inside = inside & (z >= 0) & (z < count_z) & (looking > 0) & on_ring
+            inside = inside & (z >= 0) & (z < count_z) & (here > 0)
             far_x, far_y = _beyond(px, x, side), _beyond(py, y, side)
             far_z = _beyond(pz, z, side)
             inside = inside & (far_x * far_x + far_y * far_y + far_z * far_z < best)
