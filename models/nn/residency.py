@@ -18,7 +18,7 @@ OffloadName = Literal["auto", "on", "off"]
 
 
 class Residency:
-    """Brings networks to `device` for a turn.
+    """Brings networks to `device` for a turn; a GPU becomes this process's current one.
 
     offload: between turns they live in the machine's memory (page-locked, where the device is a
              GPU, so that they come at the bus's full speed); else they stay once they came.
@@ -27,6 +27,9 @@ class Residency:
     def __init__(self, device: torch.device | str, *, offload: bool = False) -> None:
         self.device = torch.device(device)
         self.offload = offload and self.device.type != "cpu"
+        if self.device.type == "cuda" and self.device.index is not None:
+            # Triton starts its kernels on the current device, wherever their tensors lie.
+            torch.cuda.set_device(self.device)
 
     @contextmanager
     def at_work(self, *networks: nn.Module) -> Iterator[None]:

@@ -69,3 +69,14 @@ def test_networks_go_home_though_the_card_is_full_before_all_came(room: int) -> 
             work()
         assert places == []
     assert [parameter.data_ptr() for parameter in network.parameters()] == homes
+
+
+@pytest.mark.parametrize(("device", "made_current"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
+def test_a_gpu_becomes_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, device: str, made_current: list[str]
+) -> None:
+    """Where several workers share a host, each GPU's kernels start on that GPU."""
+    seen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda place: seen.append(str(place)))
+    Residency(device)
+    assert seen == made_current
