@@ -7,7 +7,7 @@ costs a few small pydantic models. Adding one is an entry here, and its place in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -155,6 +155,24 @@ SPLATS = (
 BIREFNET = OptionNeed("mask", "birefnet", ("torch", "safetensors"), "torch", ("birefnet",))
 DRACO = OptionNeed("compression", "draco", ("DracoPy",), "draco")
 
+DIRECT3D_S2 = PipelineEntry(
+    name="direct3d_s2",
+    task="mesh",
+    summary="Direct3D-S2: one image to a shape as fine as 1024 voxels along an edge, coloured "
+    "by what the image shows.",
+    loader="models.image_to_mesh.direct3d_s2.pipeline:load",
+    options=Direct3DS2Options,
+    inputs=(1, 1),
+    media_types=IMAGES,
+    artifacts=MESHES,
+    needs=("An NVIDIA GPU with 20 GB; on a CPU it takes many minutes.",),
+    packages=("torch", "safetensors"),
+    extra="torch",
+    weights=("direct3d-s2-v1-1", "dinov2-large-registers"),
+    option_needs=(BIREFNET, DRACO),
+    memory_bytes=19 * GIB,
+)
+
 PIPELINES: tuple[PipelineEntry, ...] = (
     PipelineEntry(
         name="embedded",
@@ -204,38 +222,13 @@ PIPELINES: tuple[PipelineEntry, ...] = (
         memory_bytes=11 * GIB,  # off-loaded 8 photos take 7.0 GB, and 16 about 2 GB more
         best_with=(2, 16),
     ),
-    PipelineEntry(
-        name="direct3d_s2",
-        task="mesh",
-        summary="Direct3D-S2: one image to a shape as fine as 1024 voxels along an edge, coloured "
-        "by what the image shows.",
-        loader="models.image_to_mesh.direct3d_s2.pipeline:load",
-        options=Direct3DS2Options,
-        inputs=(1, 1),
-        media_types=IMAGES,
-        artifacts=MESHES,
-        needs=("An NVIDIA GPU with 20 GB; on a CPU it takes many minutes.",),
-        packages=("torch", "safetensors"),
-        extra="torch",
-        weights=("direct3d-s2-v1-1", "dinov2-large-registers"),
-        option_needs=(BIREFNET, DRACO),
-        memory_bytes=19 * GIB,
-    ),
-    PipelineEntry(
+    DIRECT3D_S2,
+    replace(
+        DIRECT3D_S2,
         name="direct3d_s2_v1_0",
-        task="mesh",
         summary="Direct3D-S2's first release: the same with its earlier attention, and slower.",
         loader="models.image_to_mesh.direct3d_s2.pipeline:load_v1_0",
-        options=Direct3DS2Options,
-        inputs=(1, 1),
-        media_types=IMAGES,
-        artifacts=MESHES,
-        needs=("An NVIDIA GPU with 20 GB; on a CPU it takes many minutes.",),
-        packages=("torch", "safetensors"),
-        extra="torch",
         weights=("direct3d-s2-v1-0", "dinov2-large-registers"),
-        option_needs=(BIREFNET, DRACO),
-        memory_bytes=19 * GIB,
     ),
     PipelineEntry(
         name="sog",
