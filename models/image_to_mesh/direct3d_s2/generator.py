@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.context import PipelineError
+from models.context import InvalidInput
 from models.image_to_mesh.direct3d_s2.dense_vae import occupied
 from models.image_to_mesh.direct3d_s2.image_tokens import no_object, object_patches, object_tokens
 from models.image_to_mesh.direct3d_s2.near_surface import (
@@ -103,7 +103,7 @@ class Generator:
         sampler: Sampler,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """int32 [N, 4]: cells of the 64^3 grid near the surface. Raises PipelineError for none."""
+        """int32 [N, 4]: cells of the 64^3 grid near the surface. Raises InvalidInput for none."""
         flow, decoder = self.networks.dense_flow, self.networks.dense_vae
         shape = (1, flow.in_channels, *(flow.resolution,) * 3)
         start = torch.randn(shape, generator=noise).to(self.device)
@@ -192,7 +192,7 @@ def _sample(
 
 def _some(coords: Tensor) -> Tensor:
     if len(coords) == 0:
-        raise PipelineError(
+        raise InvalidInput(
             "No shape was found in the image: the network left every cell empty.",
             code="structure_empty",
             next_step="Try another seed, or an image that shows the object larger.",

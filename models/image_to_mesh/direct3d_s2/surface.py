@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from models.context import PipelineError
+from models.context import InvalidInput
 from models.image_to_mesh.direct3d_s2.blocks import EDGE
 from models.image_to_mesh.direct3d_s2.near_surface import Field
 from models.image_to_mesh.volumes.sparse_marching_cubes import sparse_marching_cubes
@@ -34,10 +34,10 @@ class Mesh:
 
 
 def mesh_of(field: Field, level: float, resolution: int) -> Mesh:
-    """The surface at `level`. Raises PipelineError where there is none."""
+    """The surface at `level`. Raises InvalidInput where there is none."""
     vertices, faces = sparse_marching_cubes(field.coords, field.values, level, resolution)
     if len(faces) == 0:
-        raise PipelineError(
+        raise InvalidInput(
             "The image gave no surface: the decoded field has one sign everywhere.",
             code="surface_empty",
             next_step="Try another seed, or an image that shows the object larger.",

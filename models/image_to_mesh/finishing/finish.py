@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.context import JsonValue, PipelineError
+from models.context import InvalidInput, JsonValue, PipelineError
 from models.image_to_mesh.finishing.bake_surface import find_detail
 from models.image_to_mesh.finishing.bake_views import paint_views
 from models.image_to_mesh.finishing.coloured import ColouredMesh
@@ -80,7 +80,7 @@ def finish(
     views: pictures of the object in the mesh's own coordinates; where they see the surface, their
     colours replace those of the vertices.
 
-    Raises PipelineError where the mesh has no area, or numbers that are not finite."""
+    Raises InvalidInput where the mesh has no area, PipelineError where numbers are not finite."""
     _check(mesh)
     watch = _Watch(stage)
 
@@ -159,7 +159,7 @@ def _check(mesh: ColouredMesh) -> None:
         )
     parts = (mesh.faces[k : k + (1 << 16)] for k in range(0, len(mesh.faces), 1 << 16))
     if not any(face_normals(mesh.vertices, part).any() for part in parts):
-        raise PipelineError(
+        raise InvalidInput(
             "The network's surface is empty: no face has an area.",
             code="surface_empty",
             next_step="Try another seed, or an image that shows the object larger.",

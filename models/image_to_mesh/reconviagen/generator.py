@@ -91,7 +91,7 @@ class Generator:
         settings: SamplerSettings,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """int32 [N, 4]: which voxels exist. Raises PipelineError where none does."""
+        """int32 [N, 4]: which voxels exist. Raises InvalidInput where none does."""
         return self.base.structure(conditions.structure, noise, settings, on_step=on_step)
 
     @torch.no_grad()

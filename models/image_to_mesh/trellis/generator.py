@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.context import PipelineError
+from models.context import InvalidInput
 from models.image_to_mesh.trellis.conditioning import image_tokens, no_image
 from models.image_to_mesh.trellis.gaussian_decoder import Gaussians, SlatGaussianDecoder
 from models.image_to_mesh.trellis.mesh_decoder import SlatMeshDecoder
@@ -75,7 +75,7 @@ class Generator:
         mixing: Mixing = "stochastic",
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """int32 [N, 4]: which voxels exist. Raises PipelineError where none does."""
+        """int32 [N, 4]: which voxels exist. Raises InvalidInput where none does."""
         flow, decoder = self.networks.structure_flow, self.networks.structure_decoder
         shape = (1, flow.in_channels, *(flow.resolution,) * 3)
         start = torch.randn(shape, generator=noise).to(self.residency.device)
@@ -87,7 +87,7 @@ class Generator:
         with self.residency.at_work(decoder):
             coords = occupied(decoder(latent))
         if len(coords) == 0:
-            raise PipelineError(
+            raise InvalidInput(
                 "No shape was found in the image: the network left every voxel empty.",
                 code="structure_empty",
                 next_step="Try another seed, or an image that shows the object larger.",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.context import Artifact, JsonValue, PipelineError
+from models.context import Artifact, InvalidInput, JsonValue
 from models.image_to_mesh.delivery import deliver, mesh_formats
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.options.shared import GaussianOptions
@@ -44,7 +44,7 @@ def decode_and_deliver(
 ) -> Results:
     """The last 30 % of a pipeline: every format that `options` asks for.
 
-    Raises PipelineError where the latent has no surface.
+    Raises InvalidInput where the latent has no surface.
     """
     made: dict[str, Artifact] = {}
     facts: dict[str, JsonValue] = {}
@@ -69,7 +69,7 @@ def decode_and_deliver(
 def placed(mesh: DecodedMesh) -> ColouredMesh:
     """The mesh turned to y up and facing +z, its longest side 1, centred at the origin."""
     if len(mesh.faces) == 0:
-        raise PipelineError(
+        raise InvalidInput(
             "The image gave no surface: the decoded field has one sign everywhere.",
             code="surface_empty",
             next_step="Try another seed, or an image that shows the object larger.",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.context import PipelineError
+from models.context import InvalidInput
 from models.image_to_mesh.trellis.checkpoint import load_generator
 from models.image_to_mesh.trellis.generator import Generator
 from models.image_to_mesh.trellis.release import SamplerSettings, read_release
@@ -99,7 +99,7 @@ def test_empty_structure_is_told_with_a_next_step(
 ) -> None:
     bias = generator.networks.structure_decoder.out_layer[2].bias
     monkeypatch.setattr(bias, "data", bias.data - 1000)
-    with pytest.raises(PipelineError, match="No shape was found") as error:
+    with pytest.raises(InvalidInput, match="No shape was found") as error:
         generator.structure(tokens, seeded(), SETTINGS)
     assert error.value.code == "structure_empty"
     assert error.value.next_step
