@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.image_to_mesh.reconviagen.latent_condition import LatentCondition
 from models.image_to_mesh.reconviagen.multi_view_flow import MultiViewCrossAttention
@@ -24,86 +22,20 @@ from models.image_to_mesh.reconviagen.vggt.network import (
     without_other_heads,
 )
 from models.image_to_mesh.reconviagen.vggt.poses import decode_poses
-from models.nn.backends import use_backends
 from models.nn.precision import to_half
 from models.nn.weights import on_meta
-
-N = TypeVar("N", bound=nn.Module)
-
-RELATIVE = 1e-4
-"""Of the largest value: what the files allow fp32 paths."""
-
-
-class Golden:
-    """One file: tensors by name (`in/…`, `out/…`, `w/…`) and its configuration."""
-
-    def __init__(self, path: Path, device: str = "cpu") -> None:
-        self.device = device
-        with safe_open(path, "pt", device=device) as file:
-            self.tensors = {name: file.get_tensor(name) for name in file.keys()}
-            self.metadata = file.metadata()
-        self.config = json.loads(self.metadata["config"])
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def load(self, network: N) -> N:
-        weights = {k[2:]: t.float() for k, t in self.tensors.items() if k.startswith("w/")}
-        network.load_state_dict(weights, strict=True)
-        return network.to(self.device).eval()
-
-    @property
-    def layers(self) -> list[Tensor]:
-        """VGGT's tokens of layers 4, 11, 17 and 23, of the one item."""
-        return [self[f"in/tok{layer}"][0] for layer in (4, 11, 17, 23)]
-
-
-def fill_as_the_reference(network: nn.Module, seed: int) -> None:
-    """The random weights of files that store only a seed, as `rand_init.py` beside them draws."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(network.named_parameters()):
-            drawn = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("gamma") or (name.endswith("weight") and parameter.dim() == 1):
-                values = 1 + 0.1 * drawn
-            elif name.endswith("bias") or parameter.dim() < 2:
-                values = 0.1 * drawn
-            else:
-                values = drawn / parameter[0].numel() ** 0.5
-            parameter.copy_(values.half().float())
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    """On CUDA our own kernels compute: Triton's, in half precision attention too."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return str(request.param)
+from tests.models.parity import Golden, agree, file, fill_as_the_reference, triton_on_cuda
 
 
 @pytest.fixture
-def golden(
-    shared: Callable[[str], Path], request: pytest.FixtureRequest, device: str
-) -> Iterator[Golden]:
-    """Tolerances are the same on both devices: convolutions compute in whole fp32 too."""
-    path = shared(f"data/parity/{request.param}.safetensors")
-    cuda = device == "cuda"
-    backends = use_backends(
-        sparse="triton" if cuda else "torch", attention="triton" if cuda else "sdpa"
-    )
-    whole = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with backends, whole, torch.no_grad():
-        yield Golden(path, device)
+def computing(device: str) -> Iterator[None]:
+    with triton_on_cuda(device, attention="triton"):
+        yield
 
 
-def file(*names: str) -> pytest.MarkDecorator:
-    params = [pytest.param(name, id=name) for name in names]
-    return pytest.mark.parametrize("golden", params, indirect=True)
-
-
-def agree(out: Tensor, expected: Tensor, within: float = RELATIVE) -> None:
-    assert out.shape == expected.shape
-    assert (out - expected).abs().max() <= within * expected.abs().max()
+def layers(golden: Golden) -> list[Tensor]:
+    """VGGT's tokens of layers 4, 11, 17 and 23, of the one item."""
+    return [golden[f"in/tok{layer}"][0] for layer in (4, 11, 17, 23)]
 
 
 # -- VGGT ----------------------------------------------------------------------------------------
@@ -147,15 +79,9 @@ def test_pose_decode(golden: Golden) -> None:
 
 @file("rvg_ss_multiview_cond")
 def test_structure_condition(golden: Golden) -> None:
-    network = StructureCondition(**golden.config)
-    fill_as_the_reference(network, int(golden.metadata["weight_seed"]))
-    sums = json.loads(golden.metadata["weight_abs_sums"])
-    for name, parameter in network.named_parameters():
-        total = parameter.double().abs().sum().item()
-        assert total == pytest.approx(sums[name], rel=1e-5, abs=1e-4)
-    network.to(golden.device)
-    layers = [tokens[:, 5:] for tokens in golden.layers]  # without camera and registers
-    agree(network(layers, golden["in/image_cond"][0]), golden["out/cond"])
+    network = golden.fill(StructureCondition(**golden.config), rel=1e-5, abs=1e-4)
+    seen = [tokens[:, 5:] for tokens in layers(golden)]  # without camera and registers
+    agree(network(seen, golden["in/image_cond"][0]), golden["out/cond"])
 
 
 @file("rvg_slat_multiview_cond")
@@ -165,7 +91,7 @@ def test_latent_condition(golden: Golden) -> None:
     network = LatentCondition(**config)
     fill_as_the_reference(network, seed)
     network.to(golden.device)
-    agree(network(golden.layers, golden["in/image_cond"][0]), golden["out/cond"])
+    agree(network(layers(golden), golden["in/image_cond"][0]), golden["out/cond"])
 
 
 # -- names, shapes and dtypes of the checkpoints ---------------------------------------------------

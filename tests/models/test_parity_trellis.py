@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from models.image_to_mesh.trellis.flexicubes import Cubes, Grid, flexicubes
@@ -20,7 +19,6 @@ from models.image_to_mesh.trellis.networks import build
 from models.image_to_mesh.trellis.preprocess import centre_on_black
 from models.image_to_mesh.trellis.ss_decoder import occupied
 from models.image_to_mesh.trellis.voxel_mesh import mesh_from_voxels
-from models.nn.backends import use_backends
 from models.nn.dinov2 import DinoV2, DinoV2Config
 from models.nn.guidance import Guidance
 from models.nn.precision import to_half
@@ -28,9 +26,8 @@ from models.nn.samplers import rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.velocity import SparseVelocity
 from models.nn.weights import on_meta
+from tests.models.parity import Golden, agree, file, triton_on_cuda
 
-RELATIVE = 1e-4
-"""Of the largest value: what the files allow fp32 paths."""
 HALF = 2e-2
 """Absolute: what they allow an fp16 torso."""
 
@@ -43,83 +40,18 @@ FULL_SIZE = [
 ]
 
 
-class Golden:
-    """One file: tensors by name (`in/…`, `out/…`, `w/…`), its configuration, its neighbours."""
-
-    def __init__(self, path: Path, device: str = "cpu") -> None:
-        self.device = device
-        with safe_open(path, "pt", device=device) as file:
-            self.tensors = {name: file.get_tensor(name) for name in file.keys()}
-            self.metadata = file.metadata()
-        self.config = json.loads(self.metadata["config"])
-        self.folder = path.parent
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def beside(self, name: str) -> Golden:
-        return Golden(self.folder / f"{name}.safetensors", self.device)
-
-    def network(self) -> nn.Module:
-        """The network of the file's class and configuration, with its weights, in fp32."""
-        network = build(self.metadata["class"], self.config)
-        if "weight_seed" in self.metadata:
-            fill_as_the_reference(network, int(self.metadata["weight_seed"]))
-            sums = json.loads(self.metadata["weight_abs_sums"])
-            for name, parameter in network.named_parameters():
-                assert parameter.double().abs().sum().item() == pytest.approx(sums[name], rel=1e-5)
-        else:
-            weights = {k[2:]: t.float() for k, t in self.tensors.items() if k.startswith("w/")}
-            network.load_state_dict(weights, strict=True)
-        return network.to(self.device).eval().requires_grad_(False)
-
-
-def fill_as_the_reference(network: nn.Module, seed: int) -> None:
-    """The random weights of files that store only a seed, as `rand_init.py` beside them draws."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(network.named_parameters()):
-            drawn = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() >= 2:
-                values = drawn / max(parameter[0].numel(), 1) ** 0.5
-            elif name.endswith("weight"):
-                values = 1 + 0.1 * drawn
-            else:
-                values = 0.1 * drawn
-            parameter.copy_(values.half().float())
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    """On CUDA our own kernels compute: Triton's, in half precision attention too."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return str(request.param)
-
-
 @pytest.fixture
-def golden(
-    shared: Callable[[str], Path], request: pytest.FixtureRequest, device: str
-) -> Iterator[Golden]:
-    """Tolerances are the same on both devices: dense convolutions compute in whole fp32 too."""
-    path = shared(f"data/parity/{request.param}.safetensors")
-    cuda = device == "cuda"
-    backends = use_backends(
-        sparse="triton" if cuda else "torch", attention="triton" if cuda else "sdpa"
-    )
-    whole = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with backends, whole, torch.no_grad():
-        yield Golden(path, device)
+def computing(device: str) -> Iterator[None]:
+    with triton_on_cuda(device, attention="triton"):
+        yield
 
 
-def file(*names: str) -> pytest.MarkDecorator:
-    params = [pytest.param(name, id=name) for name in names]
-    return pytest.mark.parametrize("golden", params, indirect=True)
-
-
-def agree(out: Tensor, expected: Tensor, within: float = RELATIVE) -> None:
-    assert out.shape == expected.shape
-    assert (out - expected).abs().max() <= within * expected.abs().max()
+def network_of(golden: Golden) -> nn.Module:
+    """The network of the file's class and configuration, with its weights, in fp32."""
+    network = build(golden.metadata["class"], golden.config)
+    seeded = "weight_seed" in golden.metadata
+    filled = golden.fill(network, rel=1e-5) if seeded else golden.load(network)
+    return filled.requires_grad_(False)
 
 
 # -- the image -----------------------------------------------------------------------------------
@@ -140,10 +72,8 @@ def test_picture_on_black(golden: Golden) -> None:
 @file("dinov2_vit_reg")
 def test_dinov2(golden: Golden) -> None:
     fields = DinoV2Config.__dataclass_fields__
-    network = DinoV2(DinoV2Config(**{k: v for k, v in golden.config.items() if k in fields}))
-    weights = {k[2:]: t.float() for k, t in golden.tensors.items() if k.startswith("w/")}
-    network.load_state_dict(weights, strict=True)
-    tokens = network.to(golden.device).eval()(golden["in/x"])
+    config = DinoV2Config(**{k: v for k, v in golden.config.items() if k in fields})
+    tokens = golden.load(DinoV2(config))(golden["in/x"])
     agree(tokens.prenorm, golden["out/x_prenorm"])
     agree(tokens.patches, golden["out/x_norm_patchtokens"])
     agree(F.layer_norm(tokens.prenorm, tokens.prenorm.shape[-1:]), golden["out/x_prenorm_ln"])
@@ -154,7 +84,7 @@ def test_dinov2(golden: Golden) -> None:
 
 @file("trellis_ss_flow")
 def test_structure_flow(golden: Golden) -> None:
-    network = golden.network()
+    network = network_of(golden)
     x, t, cond = golden["in/x"], golden["in/t"], golden["in/cond"]
     agree(network(x, t, cond), golden["out/v"])
     agree(network(x, t, network.contexts(cond)), golden["out/v"])
@@ -162,7 +92,7 @@ def test_structure_flow(golden: Golden) -> None:
 
 @file("trellis_ss_flow_fp16")
 def test_structure_flow_in_half_precision(golden: Golden) -> None:
-    network = to_half(golden.beside("trellis_ss_flow").network(), torch.float16)
+    network = to_half(network_of(golden.beside("trellis_ss_flow")), torch.float16)
     v = network(golden["in/x"], golden["in/t"], golden["in/cond"])
     assert v.dtype == torch.float32
     assert (v - golden["out/v"]).abs().max() <= HALF
@@ -170,7 +100,7 @@ def test_structure_flow_in_half_precision(golden: Golden) -> None:
 
 @file("trellis_ss_decoder")
 def test_structure_decoder(golden: Golden) -> None:
-    logits = golden.network()(golden["in/z"])
+    logits = network_of(golden)(golden["in/z"])
     agree(logits, golden["out/logits"])
     assert torch.equal(occupied(logits), golden["out/coords"])
 
@@ -180,7 +110,7 @@ def test_structure_decoder(golden: Golden) -> None:
 
 @file("trellis_slat_flow_b2")
 def test_latent_flow(golden: Golden) -> None:
-    network = golden.network()
+    network = network_of(golden)
     x = SparseTensor(golden["in/feats"], golden["in/coords"])
     t, cond = golden["in/t"], golden["in/cond"]
     agree(network(x, t, cond).feats, golden["out/v"])
@@ -192,7 +122,7 @@ def test_latent_flow(golden: Golden) -> None:
 def test_latent_sampling_with_contexts_made_once(golden: Golden, batched: bool) -> None:
     """As the pipeline does it: cached keys and values, and one token for the negative's zeros."""
     config, cond = golden.config, golden["in/cond"]
-    flow = golden.beside(config["model"]).network()
+    flow = network_of(golden.beside(config["model"]))
     noise = SparseTensor(golden["in/noise"], golden["in/coords"])
     out = sample(
         SparseVelocity(flow, noise, batched=batched),
@@ -207,7 +137,7 @@ def test_latent_sampling_with_contexts_made_once(golden: Golden, batched: bool) 
 
 @file("trellis_gs_decoder")
 def test_gaussian_decoder(golden: Golden) -> None:
-    network = golden.network()
+    network = network_of(golden)
     assert isinstance(network, SlatGaussianDecoder)
     decoded = network(SparseTensor(golden["in/latent"], golden["in/coords"]))
     agree(decoded.feats, golden["out/feats"])
@@ -226,7 +156,7 @@ def test_gaussians_start_where_the_reference_spreads_them(golden: Golden) -> Non
 
 @file("trellis_mesh_decoder")
 def test_mesh_decoder(golden: Golden) -> None:
-    decoded = golden.network()(SparseTensor(golden["in/latent"], golden["in/coords"]))
+    decoded = network_of(golden)(SparseTensor(golden["in/latent"], golden["in/coords"]))
     agree(decoded.feats, golden["out/feats"])
     assert torch.equal(decoded.coords, golden["out/feat_coords"])
 
