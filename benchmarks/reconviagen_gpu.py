@@ -18,8 +18,8 @@ from statistics import median
 
 import numpy as np
 import torch
+from gpu_clock import StageClock
 from random_release import FILES, randomised
-from stage_clock import StageClock
 from torch import Tensor, nn
 from trellis_gpu import block_work, convolution_work, voxels_of
 

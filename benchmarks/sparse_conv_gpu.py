@@ -9,11 +9,10 @@ L2 cache; the gather is part of them, the kernel map is not. Features and weight
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
+from gpu_clock import milliseconds
 from torch import Tensor
 
 from models.nn.sites import Sites
@@ -39,6 +38,8 @@ LAYERS = [
     *[("160k", 768, 192, HALF), ("1.28M", 192, 96, HALF), ("1.28M", 96, 96, HALF)],
 ]
 
+REPEATS = 21
+
 
 def shell(size: int, radius: float, thickness: float) -> Tensor:
     """int32 [N, 4] of (b, x, y, z), ascending."""
@@ -46,21 +47,6 @@ def shell(size: int, radius: float, thickness: float) -> Tensor:
     squares = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2
     voxels = ((squares.sqrt() - radius).abs() < thickness / 2).nonzero().int()
     return torch.nn.functional.pad(voxels, (1, 0))
-
-
-def milliseconds(run: Callable[[], object], repeats: int = 21) -> float:
-    flush = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
-    times = []
-    for turn in range(repeats + 2):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        if turn >= 2:  # the first compile and fill caches of the allocator
-            times.append(start.elapsed_time(end))
-    return median(times)
 
 
 class GatherGemmScatter:
@@ -85,7 +71,7 @@ def layer_row(name: str, kernel_map: KernelMap, into: int, out: int, dtype: torc
     weight = (torch.randn(out, 3, 3, 3, into, device="cuda") / (16 * into) ** 0.5).to(dtype)
     bias = torch.randn(out, device="cuda").to(dtype)
     peer = GatherGemmScatter(kernel_map, weight, bias)
-    ours = milliseconds(lambda: convolve(feats, weight, bias, kernel_map))
+    ours = milliseconds(lambda: convolve(feats, weight, bias, kernel_map), REPEATS)
     theirs = milliseconds(lambda: peer(feats), 7)
     work = 2 * sum(len(to) for to in peer.to) * into * out / 1e9
     kind = str(dtype).removeprefix("torch.")
@@ -99,12 +85,12 @@ def map_row(name: str, coords: Tensor) -> str:
     def build(by_triton: bool) -> KernelMap:
         return submanifold_map(Sites(coords, 1), (3, 3, 3), by_triton)
 
-    found = milliseconds(lambda: build(True))
-    whole = milliseconds(lambda: arrangement_of(build(True)))
+    found = milliseconds(lambda: build(True), REPEATS)
+    whole = milliseconds(lambda: arrangement_of(build(True)), REPEATS)
     neighbours = (build(True).neighbours >= 0).sum() / len(coords)
     return (
         f"| {name} ({len(coords):,} voxels, {neighbours:.1f} neighbours) | {found:.2f} "
-        f"| {whole:.2f} | {milliseconds(lambda: build(False)):.2f} |"
+        f"| {whole:.2f} | {milliseconds(lambda: build(False), REPEATS):.2f} |"
     )
 
 
@@ -114,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     clouds = {name: shell(*numbers) for name, numbers in SHELLS.items()}
     square = torch.randn(8192, 8192, device="cuda", dtype=HALF)
-    dense = 2 * 8192**3 / milliseconds(lambda: square @ square) / 1e9
+    dense = 2 * 8192**3 / milliseconds(lambda: square @ square, REPEATS) / 1e9
     print(f"{torch.cuda.get_device_name()}; dense fp16 product of 8192^3: {dense:.0f} TFLOP/s\n")
 
     print("| kernel map, ms | Triton | with the order of rows | PyTorch |\n|---|---|---|---|")

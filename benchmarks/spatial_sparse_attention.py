@@ -11,14 +11,13 @@ cache. Errors are against fp64 on the same numbers, for queries taken at random.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from gpu_clock import milliseconds
 from torch import Tensor
 
 from models.image_to_mesh.direct3d_s2.sparse_dit import TORSO, SparseDiT
@@ -35,6 +34,8 @@ from models.nn.spatial_sparse_attention import triton_attention as fast
 
 CHANNELS, HEADS, GROUPS, WIDTH, SIZE, TOPK = 1024, 32, 2, 32, 8, 8
 SAMPLED = 256  # queries compared
+
+REPEATS = 11
 
 
 def surface(vertices: Tensor, faces: Tensor, grid: int, scale: float, near: bool) -> Tensor:
@@ -63,21 +64,6 @@ def sphere(grid: int) -> Tensor:
     axis = torch.arange(grid, device="cuda") - (grid - 1) / 2
     radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
     return F.pad(((radius - 0.45 * grid).abs() < 1).nonzero().int(), (1, 0))
-
-
-def milliseconds(run: Callable[[], object], repeats: int = 11) -> float:
-    flush = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
-    times = []
-    for turn in range(repeats + 2):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        if turn >= 2:  # the first compile and fill caches of the allocator
-            times.append(start.elapsed_time(end))
-    return median(times)
 
 
 @dataclass
@@ -181,16 +167,16 @@ def report(name: str, coords: Tensor) -> None:
         "window": int((lengths**2).sum()) * HEADS,
     }
     times = {
-        "compression": milliseconds(layer.compression),
-        "choice": milliseconds(lambda: layer.choice(sums)),
-        "selection": milliseconds(lambda: layer.selection(chosen)),
-        "window": milliseconds(layer.nearby),
+        "compression": milliseconds(layer.compression, REPEATS),
+        "choice": milliseconds(lambda: layer.choice(sums), REPEATS),
+        "selection": milliseconds(lambda: layer.selection(chosen), REPEATS),
+        "window": milliseconds(layer.nearby, REPEATS),
     }
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
-    whole = milliseconds(layer.whole)
+    whole = milliseconds(layer.whole, REPEATS)
     extra = (torch.cuda.max_memory_allocated() - held) / 2**20 - 256  # what clears the cache
-    module = milliseconds(lambda: layer.module(layer.x))
+    module = milliseconds(lambda: layer.module(layer.x), REPEATS)
     full = milliseconds(layer.full, 3)
     print(f"\n{name}: {n:,} voxels, {m:,} blocks, {n / m:.0f} voxels a block")
     print("| | ms | scores, 1e9 | 1e9 scores/ms |\n|---|---|---|---|")

@@ -19,8 +19,8 @@ from statistics import median
 
 import numpy as np
 import torch
+from gpu_clock import StageClock
 from random_release import SAMPLER, write_release
-from stage_clock import StageClock
 from torch import Tensor, nn
 
 from models.image_to_mesh.trellis.checkpoint import load_generator
