@@ -147,6 +147,6 @@ def test_nothing_of_the_builder_is_in_it(image: str, config: dict[str, Any]) -> 
     names = {item.partition("=")[0] for item in config["Env"]}
     ours = {"PIP_CONSTRAINT", "UV_CONSTRAINT"}
     assert {name for name in names if name.startswith(("PIP_", "SSL_", "UV_"))} == ours
-    mounts = "/run/secrets /run/wheelhouse /run/built /build /etc/pip.conf"
+    mounts = "/run/secrets /run/wheelhouse /wheels /built /build /etc/pip.conf"
     left = run_in(image, "sh", "-c", f"ls -A {mounts}")
     assert left.stdout.split() in ([], ["/run/secrets:"])

@@ -69,6 +69,11 @@ def test_the_label_says_the_version_of_the_project() -> None:
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile.gpu").read_text()
 
 
+def test_no_step_mounts_another_stage() -> None:
+    """buildah 1.28 mounts a stage that came from the cache without its layers."""
+    assert not re.search(r"--mount=\S*\bfrom=", (ROOT / "Dockerfile.gpu").read_text())
+
+
 @pytest.fixture
 def compile_with(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     """Runs extensions.sh with stand-ins for python, git and nvcc: (exit code, stderr, calls)."""
