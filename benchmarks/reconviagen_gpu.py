@@ -18,10 +18,11 @@ from statistics import median
 
 import numpy as np
 import torch
+from flow_work import block_work, convolution_work
 from gpu_clock import StageClock
 from random_release import FILES, randomised
 from torch import Tensor, nn
-from trellis_gpu import block_work, convolution_work, voxels_of
+from trellis_gpu import voxels_of
 
 from models.image_to_mesh.reconviagen.checkpoint import TORSOS
 from models.image_to_mesh.reconviagen.generator import Generator, Networks
@@ -85,8 +86,8 @@ def sampling(
     extra: of each pass, beside the blocks."""
     times = rescaled_times(settings.steps, settings.rescale_t)[:-1]
     guided = sum(settings.guidance.acts_at(t) for t in times)
-    led, unled = block_work(rows, rows, rows, context), block_work(rows, rows, 0, 1)
-    blocks = 24 * (len(times) * led["done"] + guided * unled["done"])
+    led, unled = block_work(rows, rows, rows, context), block_work(rows, rows, 0, context)
+    blocks = 24 * (len(times) * led.done + guided * unled.done)
     return blocks + 24 * 2 * projected * WIDTH * 2 * WIDTH + (len(times) + guided) * extra
 
 

@@ -14,12 +14,15 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from flow_work import Work, convolution_work, flow_work, guided_pair
 from gpu_clock import StageClock
+from plain_blocks import plain_blocks
 from random_release import SAMPLER, write_release
 from torch import Tensor, nn
 
@@ -36,61 +39,11 @@ from models.nn.replay import Replayed
 from models.nn.resample import pooling
 from models.nn.residency import Residency
 from models.nn.samplers import rescaled_times, sample
-from models.nn.sparse_conv.kernel_map import submanifold_map
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.transformer import Stream
 from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, join
 
 VOXELS, GRID = 20_000, 64
-
-
-# -- work, counted -------------------------------------------------------------------------------
-
-
-def block_work(rows: int, keys: int, attending: int, context: int, c: int = 1024) -> dict[str, int]:
-    """FLOP of one block for one item: `rows` tokens, `keys` that each attends to, a context.
-
-    attending: rows that have a context to attend to. spared: what the others' queries and results
-    would cost if a network did not know that one token is no choice.
-    """
-    layers = 2 * rows * c * c * (3 + 1 + 8) + 2 * attending * c * c * 2
-    attention = 4 * rows * keys * c + 4 * attending * context * c
-    return {"done": layers + attention, "spared": 2 * (rows - attending) * c * c * 2}
-
-
-def flow_work(
-    tokens: int, context: int, settings: SamplerSettings, blocks: int = 24
-) -> dict[str, int]:
-    """FLOP of the blocks in a whole sampling: steps with and without guidance."""
-    times = rescaled_times(settings.steps, settings.rescale_t)[:-1]
-    guidance = Guidance.added(settings.cfg_strength, settings.cfg_interval)
-    guided = sum(guidance.acts_at(t) for t in times)
-    with_image = block_work(tokens, tokens, tokens, context)
-    without = block_work(tokens, tokens, 0, 1)
-    return {
-        kind: blocks * (len(times) * with_image[kind] + guided * without[kind])
-        for kind in ("done", "spared")
-    }
-
-
-def convolution_work(flow: SlatFlow, coords: Tensor) -> int:
-    """FLOP of the latent flow's residual blocks for one item and step: pairs that exist."""
-    fine = SparseTensor(torch.zeros(len(coords), 1, device="cuda"), coords)
-    levels = {False: fine.sites, True: pooling(fine.sites, 2).coarse}
-    pairs = {
-        coarse: int((submanifold_map(sites, (3, 3, 3), True).neighbours >= 0).sum())
-        for coarse, sites in levels.items()
-    }
-    total = 0
-    for block in (*flow.input_blocks, *flow.out_blocks):
-        pair = pairs[block.updown == "down"]
-        for layer in (block.conv1.conv, block.conv2.conv):
-            out, *_, into = layer.weight.shape
-            total += 2 * pair * out * into
-        if isinstance(block.skip_connection, nn.Linear):
-            rows = len(levels[block.updown is not None])
-            total += 2 * rows * block.skip_connection.weight.numel()
-    return total
 
 
 # -- voxels of a real mesh -------------------------------------------------------------------------
@@ -137,14 +90,24 @@ def seconds(run: Callable[[], object], repeats: int = 5) -> float:
     return median(taken)
 
 
-def stack_rate(flow: nn.Module, tokens: int, context: int) -> tuple[float, float, float]:
-    """Seconds of the 24 blocks on a guided pair, TFLOP/s done, and with what is spared."""
-    dtype = torch.bfloat16
-    cond = torch.randn(1, context, 1024, device="cuda")
+@dataclass(frozen=True)
+class StackSeconds:
+    """Of the 24 blocks on an image and its negative: ours, and PyTorch's on the same numbers."""
+
+    ours: float
+    eager: float
+    compiled: float
+    apart: float  # of ours from eager's, relative to the norm
+
+
+def stack_seconds(flow: nn.Module, tokens: int, context: int, repeats: int) -> StackSeconds:
+    """Each in turns of five passes one after the other, as in a sampling."""
+    cond = torch.randn(1, context, 1024, device="cuda", dtype=torch.bfloat16)
+    both = torch.cat([cond, torch.zeros_like(cond)])
     contexts = join([flow.contexts(cond), flow.contexts(cond.new_zeros(1, 1, 1024))])
     mods = flow.modulations(torch.tensor([500.0], device="cuda"))
     mods = tuple(mod for mod in mods if mod.shape[1] == 6 * 1024)
-    x = torch.randn(2 * tokens, 1024, device="cuda", dtype=dtype)
+    x = torch.randn(2 * tokens, 1024, device="cuda", dtype=torch.bfloat16)
     rows = Segments([tokens] * 2)
 
     def blocks(x: Tensor, mods: tuple[Tensor, ...], contexts: tuple[KeysValues, ...]) -> Tensor:
@@ -154,19 +117,22 @@ def stack_rate(flow: nn.Module, tokens: int, context: int) -> tuple[float, float
         return stream.value()
 
     recorded = Replayed(blocks)
-
-    def run() -> None:
-        for _ in range(5):
-            recorded(x, mods, contexts)
-
-    run()
-    took = seconds(run) / 5
-    with_image, without = (
-        block_work(tokens, tokens, tokens, context),
-        block_work(tokens, tokens, 0, 1),
-    )
-    done = 24 * (with_image["done"] + without["done"])
-    return took, done / took / 1e12, (done + 24 * without["spared"]) / took / 1e12
+    eager, compiled = (plain_blocks(flow.blocks, compiled) for compiled in (False, True))
+    dense = x.view(2, tokens, 1024)
+    runs: dict[str, Callable[[], Tensor]] = {
+        "ours": lambda: recorded(x, mods, contexts),
+        "eager": lambda: eager(dense, mods, both),
+        "compiled": lambda: compiled(dense, mods, both),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(), run()  # kernels are compiled, passes recorded
+    for _ in range(repeats):
+        for name, run in runs.items():
+            taken[name].append(seconds(lambda run=run: [run() for _ in range(5)], 1) / 5)
+    ours, plain = runs["ours"]().float(), runs["eager"]().flatten(0, 1).float()
+    apart = float((ours - plain).norm() / plain.norm())
+    return StackSeconds(**{name: median(times) for name, times in taken.items()}, apart=apart)
 
 
 def loop(
@@ -271,30 +237,38 @@ def main() -> None:
     networks, settings = generator.networks, released.structure_sampler
     tokens = torch.randn(1, 1374, 1024, device="cuda")
     coarse = len(pooling(SparseTensor(coords.float(), coords).sites, 2).coarse)
-    print(
-        "\n| flow | tokens | whole loop, s | TFLOP | TFLOP/s | nominal "
-        "| blocks, ms | TFLOP/s | nominal |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads = "done, TFLOP | /s | plain, TFLOP | /s"
+    print(f"\n| flow | tokens | whole loop, s | {heads} | blocks, ms | done/s | plain/s |", end="")
+    print(" eager, ms | plain/s | compiled, ms | plain/s | apart |")
+    print("|---" * 15 + "|")
     for name, flow, count in (
         ("structure", networks.structure_flow, 4096),
         ("latent", networks.latent_flow, coarse),
     ):
-        work = flow_work(count, tokens.shape[1], settings)
+        context = tokens.shape[1]
+        work, passes = flow_work(count, context, settings)
         if isinstance(flow, SlatFlow):
-            guided = work["spared"] // (24 * block_work(count, count, 0, 1)["spared"])
-            work["done"] += (settings.steps + guided) * convolution_work(flow, coords)
+            convolutions = passes * convolution_work(flow, coords)
+            work += Work(convolutions, convolutions)
         voxels = coords if isinstance(flow, SlatFlow) else None
         kept = Replayed(flow)
         loop(flow, tokens, voxels, kept)
         took = seconds(lambda f=flow, v=voxels, k=kept: loop(f, tokens, v, k), options.repeats)
-        stack, rate, nominal = stack_rate(flow, count, tokens.shape[1])
-        done, both = work["done"] / 1e12, (work["done"] + work["spared"]) / 1e12
-        print(
-            f"| {name} | {count} | {took:.3f} | {done:.0f} | {done / took:.0f} | {both / took:.0f} "
-            f"| {1e3 * stack:.2f} | {rate:.0f} | {nominal:.0f} |",
-            flush=True,
-        )
+        stack = stack_seconds(flow, count, context, options.repeats)
+        pair = guided_pair(count, context) * len(flow.blocks)
+        cells = [f"{took:.3f}", *rates(work, took, total=True)]
+        cells += [f"{1e3 * stack.ours:.2f}", *rates(pair, stack.ours)]
+        for peer in (stack.eager, stack.compiled):
+            cells += [f"{1e3 * peer:.2f}", rates(pair, peer)[-1]]
+        print(f"| {name} | {count} | {' | '.join(cells)} | {stack.apart:.1e} |", flush=True)
+
+
+def rates(work: Work, took: float, total: bool = False) -> list[str]:
+    """TFLOP/s of what is done, and of what a plain network does; before each the TFLOP."""
+    cells = []
+    for flop in (work.done, work.plain):
+        cells += [f"{flop / 1e12:.0f}"] * total + [f"{flop / took / 1e12:.0f}"]
+    return cells
 
 
 if __name__ == "__main__":
