@@ -24,8 +24,17 @@ LARGEST_BYTES = 1 << 29
 """Of what leads a pass: a recording copies it, for as long as it is kept. 4,096 tokens take 0.4 GB
 for 24 blocks of 1,024 channels. Where more lead, a pass takes the GPU longer than its host."""
 
+FASTEST = (9, 10)
+"""Capabilities, before the point, of Hopper and of Blackwell in data centres. A pass takes others
+longer than its some 400 kernels take to start, whoever starts them."""
+
 Pass = Callable[[Tensor, tuple[Tensor, ...], tuple[KeysValues, ...]], Tensor]
 """(x, modulations of the time, keys and values of every block) -> a tensor."""
+
+
+def pays(device: torch.device) -> bool:
+    """Whether the device is faster than its host is at starting kernels."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
 
 
 class _Desk:

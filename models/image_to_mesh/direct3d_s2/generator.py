@@ -33,11 +33,18 @@ from models.image_to_mesh.trellis.ss_decoder import SparseStructureDecoder
 from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
 from models.nn.dinov2 import DinoV2
 from models.nn.guidance import Guidance
+from models.nn.replay import Replayed, pays
 from models.nn.residency import Residency
 from models.nn.samplers import Step, sample, shifted_times
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.spatial_sparse_attention import block_order
-from models.nn.velocity import Condition, DenseVelocity, SparseVelocity, Velocity
+from models.nn.velocity import (
+    Condition,
+    DenseVelocity,
+    KnownTimes,
+    SparseVelocity,
+    Velocity,
+)
 
 OnStep = Callable[[Step], None]
 
@@ -109,12 +116,16 @@ class Generator:
         start = torch.randn(shape, generator=noise).to(self.device)
         dtype = flow.input_layer.weight.dtype
 
-        def network(x: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        def network(x: Tensor, t: tuple[Tensor, ...], cond: Condition) -> Tensor:
             velocity: Tensor = flow(x.to(dtype), t, cond)
             return velocity.float()
 
         with self.turn(flow):
-            velocity = DenseVelocity(network, batched=self.device.type == "cuda")
+            clock = _clock(flow, sampler, self.device)
+            batched = self.device.type == "cuda"
+            # A recording for each job: its weights may lie elsewhere at the next.
+            run = Replayed(network) if pays(self.device) else network
+            velocity = DenseVelocity(run, batched=batched, clock=clock)
             conditions = flow.contexts(seen.tokens), flow.contexts(no_image(seen.tokens))
             latent = _sample(velocity, start, conditions, sampler, on_step)
         with self.turn(decoder):
@@ -137,7 +148,7 @@ class Generator:
         place = SparseTensor(start.to(self.device), coords)
         with self.turn(flow):
             # One condition at a time: these products fill a device, and take half the memory.
-            velocity = SparseVelocity(flow, place)
+            velocity = SparseVelocity(flow, place, clock=_clock(flow, sampler, self.device))
             conditions = (
                 (flow.contexts(seen.tokens), flow.contexts(no_image(seen.tokens)))
                 if flow.cond_proj is None
@@ -169,6 +180,13 @@ class Generator:
             with self.turn(refiner):
                 elsewhere = refiner(sdf, on_patch)
         return near_surface_of_blocks(sdf, self.release.surface_level, elsewhere)
+
+
+def _clock(
+    flow: SparseStructureFlow | SparseDiT, sampler: Sampler, device: torch.device
+) -> KnownTimes:
+    """What every step's time means to the flow's layers, computed for all steps at once."""
+    return KnownTimes(flow.modulations, shifted_times(sampler.steps, sampler.shift)[:-1], device)
 
 
 def _sample(

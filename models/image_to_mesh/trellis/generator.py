@@ -27,16 +27,13 @@ from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh, mesh_from_voxel
 from models.nn.attention import KeysValues
 from models.nn.dinov2 import DinoV2
 from models.nn.guidance import Mixing
-from models.nn.replay import Replayed
+from models.nn.replay import Replayed, pays
 from models.nn.residency import Residency
 from models.nn.samplers import Step, rescaled_times, sample
 from models.nn.sparse_tensor import SparseTensor
 from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, Velocity
 
 OnStep = Callable[[Step], None]
-FASTEST = (9, 10)
-"""Capabilities, before the point, of Hopper and of Blackwell in data centres. A pass takes others
-longer than its some 400 kernels take to start, whoever starts them."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +137,8 @@ class Generator:
 
     @property
     def recorded(self) -> bool:
-        """Passes become CUDA graphs where the GPU is faster than its host at starting kernels."""
-        device = self.residency.device
-        return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
+        """Passes become CUDA graphs where that is faster."""
+        return pays(self.residency.device)
 
     def _replayed(self) -> Replayed:
         """The structure flow's recorded passes. Its grid has one size, so they serve all jobs, or
