@@ -169,7 +169,7 @@ def join(conditions: Sequence[Condition]) -> Condition:
     if isinstance(first, KeysValues):
         lengths = [length for each in conditions for length in each.rows.lengths]
         k, v = (_packed([getattr(each, part) for each in _read(conditions)]) for part in "kv")
-        return replace(first, k=k, v=v, rows=Segments(lengths), settled=_settled(conditions))
+        return replace(first, k=k, v=v, rows=Segments.shared(lengths), settled=_settled(conditions))
     return tuple(join(layer) for layer in zip(*conditions, strict=True))
 
 

@@ -148,7 +148,7 @@ class CrossAttention(nn.Module):
         k, v = kv.unbind(1)
         single = next((i for i, n in enumerate(reversed(lengths)) if n != 1), len(lengths))
         settled = self.to_out(v[len(v) - single :].flatten(1)) if single else None
-        return KeysValues(k, v, Segments(lengths), settled)
+        return KeysValues(k, v, Segments.shared(lengths), settled)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -33,6 +34,18 @@ class Segments:
         self.shortest = min(self.lengths, default=0)
         self.uniform = self.longest == self.shortest
         self._cache: dict[Hashable, object] = {}
+
+    @classmethod
+    def shared(cls, lengths: Sequence[int]) -> Segments:
+        """The object of these lengths that is in use already, if there is one.
+
+        Each layer of a network makes keys and values of the same context: so it is one copy of the
+        offsets that the device waits for, not one for each layer.
+        """
+        made = cls(lengths)
+        if torch.compiler.is_compiling():  # a trace knows no weak references
+            return made
+        return _IN_USE.setdefault(made.lengths, made)
 
     @classmethod
     def of(cls, lengths: Segments | Sequence[int]) -> Segments:
@@ -80,3 +93,6 @@ class Segments:
             return index.to(device)
 
         return self.cached(("item_index", device), build)
+
+
+_IN_USE: WeakValueDictionary[tuple[int, ...], Segments] = WeakValueDictionary()

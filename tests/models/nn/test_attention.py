@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from models.context import Unavailable
 from models.nn.attention import (
+    CrossAttention,
     Segments,
     attend,
     attend_varlen,
@@ -110,6 +113,20 @@ def test_padding_stays_below_a_fifth(rng: np.random.Generator) -> None:
     plan = padded.make_plan(rows, rows, torch.device("cpu"))
     computed = sum(batch.q_rows.numel() for batch in plan.batches)
     assert rows.total <= computed < 1.2 * rows.total
+
+
+def test_layers_share_the_offsets_of_one_context(rng: np.random.Generator) -> None:
+    layers = [CrossAttention(8, 6, 2) for _ in range(2)]
+    context = torch.from_numpy(rng.normal(size=(2, 3, 6))).float()
+    a, b = (layer.keys_values(context).rows for layer in layers)
+    assert a is b and a.lengths == (3, 3)
+    assert Segments.shared([3, 1]) is not a
+
+
+def test_shared_segments_live_as_long_as_they_are_used() -> None:
+    used = weakref.ref(Segments.shared([7, 1, 2]))
+    gc.collect()
+    assert used() is None
 
 
 def test_plans_and_offsets_are_made_once() -> None:
