@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,32 @@ import torch.nn.functional as F  # noqa: N812
 
 from models.image_to_mesh.direct3d_s2.adaptive import launch, smoothed_by_taps
 from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU, plain
+from models.nn.attention import Segments
+from models.nn.fused import Norm, Update, residual_norm
 
 pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("items", [1, 3])
+@torch.no_grad()
+def test_norm_rounds_each_operation(
+    cuda: str, rng: np.random.Generator, items: int, dtype: torch.dtype
+) -> None:
+    """As PyTorch's own operations do, bit for bit, on the rows that the same kernel normed."""
+    seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
+    rows = Segments([517, 1, 300])
+    x, h = torch.randn(2, rows.total, 1024, generator=seed, device=cuda).to(dtype)
+    mod = torch.randn(items, 6 * 1024, generator=seed, device=cuda).to(dtype)
+    mod[:, 3072:4096] = 0
+    shift, scale, gate, nothing, *_ = mod.chunk(6, -1)
+    norm = Norm(1e-6, scale=scale, shift=shift, stepwise=True)
+    total, y = residual_norm(x, Update(h, gate), norm, rows)
+    unmodulated = replace(norm, scale=nothing, shift=nothing)
+    _, normed = residual_norm(total, Update(torch.zeros_like(h), gate), unmodulated, rows)
+    if items > 1:
+        scale, shift = (each.index_select(0, rows.item_index(x.device)) for each in (scale, shift))
+    assert torch.equal(y, normed * (1 + scale) + shift)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])

@@ -184,7 +184,9 @@ class SparseDiTBlock(nn.Module):
         """The block's three branches, added to the stream."""
         rows = stream.rows
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, -1)
-        h = modulated(stream.normed(Norm(EPS)), scale_attn, shift_attn, place)
+        # As the reference rounds: blocks of nearly equal weight are then chosen as it chooses them,
+        # which a single rounding, though more exact, does not do.
+        h = stream.normed(Norm(EPS, scale=scale_attn, shift=shift_attn, stepwise=True))
         stream.add(Update(self.self_attn(place.replace(h)).feats, gate_attn))
 
         kv = context if isinstance(context, KeysValues) else self.cross_attn.keys_values(context)
@@ -194,19 +196,3 @@ class SparseDiTBlock(nn.Module):
 
         h = stream.normed(Norm(EPS, scale=scale_mlp, shift=shift_mlp))
         stream.add(Update(self.mlp(h), gate_mlp))
-
-
-def modulated(
-    x: Tensor,  # [N, C]
-    scale: Tensor,  # [B, C] of the items, or [1, C] of all
-    shift: Tensor,
-    place: SparseTensor,  # whose rows x are
-) -> Tensor:  # [N, C]
-    """x * (1 + scale) + shift, rounded after each operation.
-
-    As the reference rounds: blocks of nearly equal weight are then chosen as it chooses them, which
-    a single rounding, though more exact, does not do.
-    """
-    if len(scale) > 1:
-        scale, shift = place.per_row(scale), place.per_row(shift)
-    return x * (1 + scale) + shift

@@ -30,7 +30,8 @@ def residual_norm(
     norm: Norm | None,
     rows: Segments,  # of each item
 ) -> tuple[Tensor, Tensor]:  # [N, C], [norm.rows, C]
-    """x with `update`, and its norm; without a norm twice the same. Rounded once each."""
+    """x with `update`, and its norm; without a norm twice the same. Rounded once each by the
+    kernels, unless the norm is `stepwise`."""
     if fusible(x) and x.shape[1] <= WIDEST and laid_out(update, norm):
         from models.nn.fused import triton_norms
 

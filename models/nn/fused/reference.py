@@ -38,6 +38,7 @@ def _updated(x: Tensor, update: Update, rows: Segments) -> Tensor:
 
 
 def _normed(x: Tensor, norm: Norm, rows: Segments) -> Tensor:
+    """Whether `stepwise` or not: behind the norm each operation rounds to the dtype of x."""
     wide = x if x.dtype == torch.float64 else x.float()
     y = F.layer_norm(wide, x.shape[-1:], norm.weight, norm.bias, norm.eps).to(x.dtype)
     if norm.scale is not None and norm.shift is not None:

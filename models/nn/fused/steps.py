@@ -31,6 +31,8 @@ class Norm:
     weight, bias: fp32 [C]: y * weight + bias
     scale, shift: [I, C] of the items, or [1, C] of all: y * (1 + scale) + shift
     silu:  behind it
+    stepwise: y, 1 + scale, their product and the sum are each rounded to the dtype of the rows, as
+           single operations would; otherwise an implementation may round once, at the end
     rows:  how many are wanted, the first ones; None: all
     """
 
@@ -40,4 +42,5 @@ class Norm:
     scale: Tensor | None = None
     shift: Tensor | None = None
     silu: bool = False
+    stepwise: bool = False
     rows: int | None = None

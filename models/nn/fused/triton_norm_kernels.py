@@ -11,6 +11,14 @@ import triton.language as tl
 
 
 @triton.jit
+def rounded(value, like, STEPWISE: tl.constexpr):
+    """An fp32 value, where STEPWISE as the elements of `like` would hold it."""
+    if STEPWISE:
+        value = value.to(like.dtype.element_ty).to(tl.float32)
+    return value
+
+
+@triton.jit
 def residual_norm(
     x,  # [N, C]
     h,  # [H, C]: added to the first H rows, times their gate
@@ -36,6 +44,7 @@ def residual_norm(
     AFFINE: tl.constexpr,
     MODULATE: tl.constexpr,
     SILU: tl.constexpr,
+    STEPWISE: tl.constexpr,
     ITEMS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -70,9 +79,12 @@ def residual_norm(
         if AFFINE:
             normed *= tl.load(scale + col, mask=col < C, other=0.0)[None, :]
             normed += tl.load(shift + col, mask=col < C, other=0.0)[None, :]
+        normed = rounded(normed, out_y, STEPWISE)
         if MODULATE:
-            normed *= 1 + tl.load(scale + chunk, mask=live, other=0.0).to(tl.float32)
+            factor = 1 + tl.load(scale + chunk, mask=live, other=0.0).to(tl.float32)
+            normed = rounded(normed * rounded(factor, out_y, STEPWISE), out_y, STEPWISE)
             normed += tl.load(shift + chunk, mask=live, other=0.0).to(tl.float32)
+            normed = rounded(normed, out_y, STEPWISE)
         if SILU:
             normed *= 1 / (1 + tl.exp(-normed))
         wanted = live & (row < n_y)[:, None]

@@ -30,6 +30,15 @@ def tile_rows(channels: int) -> tuple[int, int]:
     return max(1, TILE // block), block
 
 
+def options(stepwise: bool) -> dict[str, int]:
+    """What the kernel of a norm is compiled with.
+
+    No fusion where each operation is to round: LLVM multiplies and adds in fp16 what is rounded to
+    fp16, which gives the same numbers, and then contracts the two to an FMA, which does not.
+    """
+    return {"num_warps": WARPS, "enable_fp_fusion": not stepwise}
+
+
 def residual_norm(
     x: Tensor,  # [N, C], contiguous
     update: Update | None,
@@ -46,6 +55,7 @@ def residual_norm(
     h, gate, rest = (None, None, None) if update is None else (update.h, update.gate, update.rest)
     affine = norm is not None and norm.weight is not None
     modulate = norm is not None and norm.scale is not None
+    stepwise = norm is not None and norm.stepwise
     scale = None if norm is None else norm.weight if affine else norm.scale
     shift = None if norm is None else norm.bias if affine else norm.shift
     per_item = [chunk for chunk in (gate, None if affine else scale) if chunk is not None]
@@ -79,10 +89,11 @@ def residual_norm(
                 AFFINE=affine,
                 MODULATE=modulate,
                 SILU=norm is not None and norm.silu,
+                STEPWISE=stepwise,
                 ITEMS=by_table,
                 ROWS=tile,
                 BLOCK=block,
-                num_warps=WARPS,
+                **options(stepwise),
             )
     return out_x, out_y
 

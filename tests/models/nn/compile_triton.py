@@ -1,9 +1,9 @@
 """Compiles Triton kernels for one card: `python FILE TRITON_FOLDER CAPABILITY`, cases on stdin.
 
 A process of its own with that Triton first on its path, and no torch. A case is {module (below
-models/nn), kernel, types, constants, warps, stages}; prints a list of what each became: bytes of
-shared memory, registers, stack and local bytes of a thread, and whether its PTX has matrix
-instructions and asynchronous copies.
+models/nn), kernel, types, constants, warps, stages, fusion}; prints a list of what each became:
+bytes of shared memory, registers, stack and local bytes of a thread, and whether its PTX has matrix
+instructions, asynchronous copies, and products that a sum may take before they are rounded.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def compiled(case: dict):
         types = types | dict.fromkeys(case["constants"], "constexpr")
         source = ASTSource(kernel, types, constexprs=case["constants"], attrs=attributes)
     options = {"num_warps": case["warps"], "num_stages": case["stages"]}
+    options["enable_fp_fusion"] = bool(case.get("fusion", True))
     return triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
 
 
@@ -69,6 +70,7 @@ def report(case: dict) -> dict[str, int | bool]:
         "wgmma": "wgmma.mma_async" in ptx,
         "mma": "mma.sync" in ptx,
         "copies": "cp.async.cg.shared.global" in ptx,
+        "contracts": bool(re.search(r"\bfma\.|\b(mul|add|sub)\.b?f(16|32)", ptx)),
     }
 
 

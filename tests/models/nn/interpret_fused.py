@@ -1,7 +1,8 @@
 """Runs the fused kernels and attention on CPU: `TRITON_INTERPRET=1 python -m MODULE SEED`.
 
 A process of its own, since Triton decides when a kernel is defined whether it interprets. Prints
-{case: error} against the plain reference in fp64; the test that started it judges.
+{case: error} against the plain reference in fp64, or against single operations where each rounds;
+the test that started it judges.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import torch
+import triton.language as tl
 from torch import Tensor
+from triton.runtime import interpreter
 
 from models.nn.attention import Segments, triton_attention
 from models.nn.attention import reference as attention
@@ -61,6 +65,57 @@ def norms(normal: Draw) -> dict[str, float]:
     return errors
 
 
+def roundings(normal: Draw) -> dict[str, float]:
+    """The part of a stepwise norm's numbers that PyTorch's operations, one after the other, do not
+    make of the same normed rows."""
+    differing = {}
+    channels = 40
+    for name, lengths in (("even", [9, 9, 9]), ("uneven", [3, 17, 1])):
+        rows = Segments(lengths)
+        item = rows.item_index(torch.device("cpu"))
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            x, h = normal(2, rows.total, channels).to(dtype)
+            for whose, items in (("each", 3), ("shared", 1)):
+                mod = normal(items, 6 * channels).to(dtype).chunk(6, -1)
+                scale, shift = (
+                    chunk if items == 1 else chunk.index_select(0, item) for chunk in mod[1:3]
+                )
+                norm = Norm(1e-6, scale=mod[1], shift=mod[2], stepwise=True)
+                _, normed = triton_norms.residual_norm(x, None, Norm(1e-6), rows)
+                expected = normed * (1 + scale) + shift
+                _, y = triton_norms.residual_norm(x, None, norm, rows)
+                differing[f"{name} {dtype} {whose}"] = part(y != expected)
+                _, y = triton_norms.residual_norm(x, None, replace(norm, silu=True), rows)
+                differing[f"{name} {dtype} {whose}, silu"] = part(y != silu(expected))
+                total, y = triton_norms.residual_norm(x, Update(h, mod[0]), norm, rows)
+                _, normed = triton_norms.residual_norm(total, None, Norm(1e-6), rows)
+                expected = normed * (1 + scale) + shift
+                differing[f"{name} {dtype} {whose}, updated"] = part(y != expected)
+    return differing
+
+
+def part(wrong: Tensor) -> float:
+    return float(wrong.double().mean())
+
+
+def silu(x: Tensor) -> Tensor:
+    """In fp32 and as the kernel writes it, whose exponential is NumPy's here: rounded once."""
+    wide = x.float()
+    return (wide * (1 / (1 + torch.from_numpy(np.exp(-wide.numpy()))))).to(x.dtype)
+
+
+def round_bfloat16() -> None:
+    """The interpreter cuts fp32 off where it makes bfloat16 of it; a GPU rounds to nearest."""
+    convert = interpreter._convert_float
+
+    def rounding(numbers, source, target, mode):
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return torch.tensor(numbers).bfloat16().view(torch.int16).numpy()
+        return convert(numbers, source, target, mode)
+
+    interpreter._convert_float = rounding
+
+
 def qk_norm(normal: Draw) -> dict[str, float]:
     qkv, gammas = normal(13, 3, 3, 24), (normal(3, 24), normal(3, 24))
     exact = reference.qk_rms_norm(qkv.double(), *(gamma.double() for gamma in gammas))
@@ -94,7 +149,8 @@ def main(seed: int) -> dict[str, float]:
     # There is no device to make the current one, and none whose capability could be asked.
     torch.cuda.device_of = lambda x: nullcontext()
     torch.cuda.get_device_capability = lambda device=None: (7, 5)
-    return norms(normal) | qk_norm(normal) | attentions(normal)
+    round_bfloat16()
+    return norms(normal) | roundings(normal) | qk_norm(normal) | attentions(normal)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from models.nn.attention.triton_attention import NARROWEST, tile
 from models.nn.backends import use_backends
 from models.nn.fused import Norm, Update, linear_gelu, qk_rms_norm, residual_norm
 from models.nn.fused.functional import laid_out
-from models.nn.fused.triton_norms import HEADS, WARPS, tile_rows
+from models.nn.fused.triton_norms import HEADS, WARPS, options, tile_rows
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +40,7 @@ def test_interpreted_kernels_are_the_reference() -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     errors = json.loads(run.stdout)
-    assert len(errors) == 26 + 3 + 8
+    assert len(errors) == 26 + 36 + 3 + 8
     assert {case: error for case, error in errors.items() if not error < SINGLE} == {}
 
 
@@ -64,6 +64,22 @@ def test_residual_and_norm_written_out(rng: np.random.Generator) -> None:
         if row < 9:
             spread = (added - added.mean()) / (added.var(correction=0) + 1e-6).sqrt()
             torch.testing.assert_close(y[row], F.silu(spread * (1 + scale[item]) + shift[item]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("items", [1, 3])
+def test_each_operation_rounds(rng: np.random.Generator, dtype: torch.dtype, items: int) -> None:
+    rows = Segments([4, 3, 5])
+    x = normal(rng, 12, 16).to(dtype)
+    scale, shift = normal(rng, items, 16).to(dtype), normal(rng, items, 16).to(dtype)
+    by = Norm(1e-6, scale=scale, shift=shift, stepwise=True, rows=9)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for row, y in enumerate(residual_norm(x, None, by, rows)[1]):
+        item = (row >= 4) + (row >= 7) if items == 3 else 0
+        out = F.layer_norm(x[row].to(wide), (16,), eps=1e-6).to(dtype)
+        for operation, other in ((torch.mul, 1 + scale[item]), (torch.add, shift[item])):
+            out = operation(out.double(), other.double()).to(dtype)
+        assert torch.equal(y, out)
 
 
 @pytest.mark.parametrize(
@@ -155,13 +171,15 @@ def attention_case(
 
 
 def norm_case(dtype: torch.dtype, channels: int, *flags: str) -> dict[str, Any]:
-    names = ("ADD", "REST", "GATE", "NORM", "AFFINE", "MODULATE", "SILU", "ITEMS")
+    names = ("ADD", "REST", "GATE", "NORM", "AFFINE", "MODULATE", "SILU", "STEPWISE", "ITEMS")
     rows, block = tile_rows(channels)
+    made = options("STEPWISE" in flags)
     constants = {name: name in flags for name in names}
     constants |= {"C": channels, "ROWS": rows, "BLOCK": block}
     found = case(
-        "fused/triton_norm_kernels", "residual_norm", dtype, constants, warps=WARPS, stages=3
-    )
+        "fused/triton_norm_kernels", "residual_norm", dtype, constants, stages=3,
+        warps=made["num_warps"], fusion=made["enable_fp_fusion"],
+    )  # fmt: skip
     if "AFFINE" in flags:
         found["types"] |= {"scale": "*fp32", "shift": "*fp32"}
     return found
@@ -177,7 +195,11 @@ def test_kernels_compile_for_every_card(version: str, capability: int, tmp_path:
             (64, False, True), (128, False, False),
         )
     ]  # fmt: skip
+    stepwise = ("ADD", "GATE", "NORM", "MODULATE", "STEPWISE")
     steps = [
+        norm_case(torch.float16, 1024, *stepwise),
+        norm_case(torch.float16, 1024, *stepwise, "REST", "ITEMS"),
+        norm_case(dtype, 1024, *stepwise),
         norm_case(dtype, 1024, "ADD", "GATE", "NORM", "MODULATE"),
         norm_case(dtype, 1024, "ADD", "REST", "GATE", "NORM", "MODULATE", "ITEMS"),
         norm_case(dtype, 2048, "NORM", "AFFINE", "SILU"),
@@ -193,3 +215,6 @@ def test_kernels_compile_for_every_card(version: str, capability: int, tmp_path:
         assert (report["stack"], report["local"]) == (0, 0), report
     for report in found[: len(products)]:
         assert report["wgmma" if capability == 90 else "mma"], report
+    # In bf16 sm_86 has no other instruction for a single product or sum than an FMA.
+    rounding = found[len(products) :]
+    assert [report["contracts"] for report in (*rounding[:2], rounding[3])] == [False, False, True]
