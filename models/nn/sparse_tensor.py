@@ -121,12 +121,6 @@ class SparseTensor:
         self.same_sites(other)
         return self.replace(self.feats + other.feats)
 
-    def per_row(self, per_item: Tensor) -> Tensor:
-        """[B, ...] of batch items -> [N, ...] of rows: each row gets its item's values."""
-        if per_item.shape[0] != self.batch_size:
-            raise ValueError(f"{per_item.shape[0]} items given for a batch of {self.batch_size}.")
-        return per_item.index_select(0, self.sites.item_index)
-
     # -- batches and dense grids ---------------------------------------------------------------
 
     def items(self) -> list[SparseTensor]:

@@ -59,8 +59,6 @@ def test_features_change_and_sites_stay() -> None:
     assert y.sites is x.sites and y.feats.shape[1] == 1
     assert x.sites.cached(("a",), lambda: [1]) is y.sites.cached(("a",), lambda: [2])
     assert torch.equal((x + x).feats, 2 * x.feats)
-    per_item = torch.arange(2.0)
-    assert torch.equal(x.per_row(per_item), x.coords[:, 0].float())
 
 
 def test_dense() -> None:
@@ -104,7 +102,5 @@ def test_batch_size_is_told_or_counted() -> None:
     assert SparseTensor(FEATS, COORDS, 5).counts == [1, 1, 0, 0, 0]
     empty = SparseTensor(FEATS[:0], COORDS[:0], 3)
     assert empty.layout == [slice(0, 0)] * 3
-    with pytest.raises(ValueError, match="2 items given for a batch of 3"):
-        empty.per_row(torch.zeros(2))
     with pytest.raises(ValueError, match="Scales differ: 2 and 1"):
         SparseTensor.cat([empty, SparseTensor.on(FEATS[:0], Sites(COORDS[:0], 1, 2))])
