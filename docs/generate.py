@@ -132,6 +132,18 @@ def errors_page() -> str:
         row(f"`{kind.code}`", str(kind.status), kind.title, parent)
         for kind, parent in tree(MeshpressError)
     ]
+    lines += [
+        "",
+        "## Failed jobs",
+        "",
+        "A job that fails says in `error.fault` where the cause lies. Behind one request for a "
+        "file (`/v1/mesh`, `/v1/splat`, `/invocations`) that decides the status; code, detail and "
+        "next step are the job's own.",
+        "",
+        "| fault | HTTP status | the cause |",
+        "|---|---|---|",
+    ]
+    lines += [row(f"`{fault}`", str(kind.status), cause) for fault, kind, cause in failures()]
     for title, folder in (("the service", "service"), ("pipelines", "models")):
         lines += ["", f"## Codes of {title}", "", "| code | messages |", "|---|---|"]
         messages: dict[str, set[str]] = {}
@@ -140,6 +152,18 @@ def errors_page() -> str:
         for code in sorted(messages):
             lines.append(row(f"`{code}`", "<br>".join(sorted(messages[code] - {"…", ""}))))
     return page(lines)
+
+
+def failures() -> Iterator[tuple[str, Any, str]]:
+    """(fault, kind of the error, the comment beside the fault) of every fault a job can have."""
+    from service.http.oneshot import FAILURES
+    from service.jobs import records
+
+    for line in Path(records.__file__).read_text(encoding="utf-8").splitlines():
+        name, equals, rest = line.strip().partition(" = ")
+        if equals and name in records.Fault.__members__:
+            fault = records.Fault[name]
+            yield fault, FAILURES[fault], rest.partition("# ")[2]
 
 
 def tree(kind: Any) -> Iterator[tuple[Any, str]]:

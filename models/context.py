@@ -6,9 +6,10 @@ the `Pipeline` it returns is called once per job.
 
 Errors a pipeline may raise:
 
-    PipelineError            a job that cannot succeed; its words reach the user
+    PipelineError            a job that cannot succeed, by a defect; its words reach the user
     ├── InvalidInput         the file or its combination with the options is at fault
-    ├── Unavailable          weights, a device or a library are missing on this machine
+    ├── Unavailable          weights, a device, a library, memory or a number format are missing on
+    │                        this machine: its user can mend that
     └── Cancelled            raised by `check_cancelled`; the user asked for it
 """
 
@@ -47,7 +48,8 @@ class InvalidInput(PipelineError):
 
 
 class Unavailable(PipelineError):
-    """Something this machine lacks: weights, a device, an optional library."""
+    """Something this machine lacks as it is set up: weights, a device, an optional library, memory,
+    a number format wide enough."""
 
     code = "unavailable"
 

@@ -18,7 +18,10 @@ Knows nothing of HTTP frameworks; `service/http/problems.py` turns these into
     ├── Conflict 409                  the job's state does not allow this
     │   ├── IdempotencyConflict 422   the key was used with another request
     │   └── PipelineUnavailable 409   weights or a device are missing here
-    ├── JobFailed 422 | 500           the job of a synchronous request ended `failed`
+    ├── JobFailed 500                 the job of a synchronous request failed: a defect of ours
+    │   ├── JobRefused 422            its file or its options are at fault
+    │   ├── JobUnable 409             what it needs is not where it ran: weights, memory, a library
+    │   └── JobInterrupted 503        the disk, the store or the GPU failed; a later try may succeed
     ├── QueueFull 429
     ├── NotReady 503                  guard verdict, queue or storage out of reach
     ├── WaitTimeout 504               a synchronous request outlived its time limit
@@ -116,13 +119,21 @@ class PipelineUnavailable(Conflict):
 
 
 class JobFailed(MeshpressError):
-    """`status` is 422 when the user's file is at fault, 500 when the job's process died."""
+    """The code is the job's own; `service.jobs.records.Fault` says which of these it is."""
 
     code, status, title = "job_failed", 500, "Job failed"
 
-    def __init__(self, message: str, *, status: int, **kwargs: Any) -> None:
-        super().__init__(message, **kwargs)
-        self.status = status
+
+class JobRefused(JobFailed):
+    code, status, title = "job_refused", 422, "Job refused"
+
+
+class JobUnable(JobFailed):
+    code, status, title = "job_unable", 409, "Job cannot run here"
+
+
+class JobInterrupted(JobFailed):
+    code, status, title = "job_interrupted", 503, "Job interrupted"
 
 
 class QueueFull(MeshpressError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.context import PipelineError
+from models.context import Unavailable
 from models.nn.guidance import Guidance, Mixing, conditions_at, predict_x0
 from models.nn.velocity import Condition, Velocity
 
@@ -79,7 +79,7 @@ def sample(
 
     on_step: called after every step; what it raises ends the sampling. On CUDA it is called when
     the step before has been computed, so that the device never waits for it.
-    Raises PipelineError where the sample is not finite.
+    Raises Unavailable where the sample is not finite.
     """
     if not conditions:
         raise ValueError("sampling needs at least one condition")
@@ -100,7 +100,7 @@ def sample(
             on_step(Step(i + 1, total, t, x, v, x_next))
         x = x_next
     if not x.isfinite().all():  # it would pass for an object without a shape
-        raise PipelineError(
+        raise Unavailable(
             "The network's numbers left the range of their format while it sampled.",
             code="sample_not_finite",
             next_step="Set MESHPRESS_DTYPE to float32, or to bfloat16 where the GPU has it.",

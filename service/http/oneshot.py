@@ -10,7 +10,15 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from service.errors import Conflict, JobFailed, NotReady, WaitTimeout
+from service.errors import (
+    Conflict,
+    JobFailed,
+    JobInterrupted,
+    JobRefused,
+    JobUnable,
+    NotReady,
+    WaitTimeout,
+)
 from service.http.artifacts import check_published, serve_artifact
 from service.http.negotiation import (
     accepts_json_only,
@@ -23,10 +31,17 @@ from service.http.parts import Parts, PartsOf, in_thread
 from service.http.schemas import artifact_path, job_path, view_job
 from service.http.submission import Submitted, job_headers, submit
 from service.http.waiting import WaitEnd, preferred_wait_seconds, wait_for_job
-from service.jobs.records import Job
+from service.jobs.records import Fault, Job
 from service.jobs.states import JobState
 
 router = APIRouter(tags=["one request"])
+
+FAILURES: dict[Fault, type[JobFailed]] = {
+    Fault.INPUT: JobRefused,
+    Fault.SETUP: JobUnable,
+    Fault.OUTAGE: JobInterrupted,
+    Fault.DEFECT: JobFailed,
+}
 
 
 @router.post(
@@ -164,11 +179,10 @@ async def cancel_quietly(parts: Parts, job_id: str) -> None:
 def _failure(job: Job, where: dict[str, str]) -> JobFailed:
     error = job.error
     if error is None:
-        return JobFailed(f"Job {job.id} failed.", status=500, details=where)
-    return JobFailed(
-        error.message,
-        status=422 if error.user_fault else 500,
-        code=error.code,
-        next_step=error.next_step,
-        details=where,
+        return JobFailed(f"Job {job.id} failed.", details=where)
+    next_step = error.next_step
+    if job.idempotency_key is not None and error.fault in (Fault.SETUP, Fault.OUTAGE):
+        next_step += " Send another Idempotency-Key then: this one stands for the failed job."
+    return FAILURES[error.fault](
+        error.message, code=error.code, next_step=next_step.strip(), details=where
     )

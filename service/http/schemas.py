@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs.records import Attempt, Job, Priority, StoredFile
+from service.jobs.records import Attempt, Fault, Job, JobError, Priority, StoredFile
 from service.jobs.states import JobState
 
 EXAMPLE_ID = "0199f3a2-6c1d-7e4b-9a53-2f1c0d8e7b64"
@@ -59,6 +59,11 @@ class ErrorView(BaseModel):
     code: str
     message: str
     next_step: str
+    fault: Fault = Field(
+        description="Where the cause lies: input, the file or the options; setup, what the worker "
+        "lacks; outage, its disk, store or GPU failed and a later try may succeed; defect, ours. "
+        "One request for a file answers 422, 409, 503 or 500."
+    )
     user_fault: bool = Field(description="True when another file or option would help.")
 
 
@@ -322,6 +327,10 @@ def view_job_detail(job: Job, attempts: Sequence[Attempt]) -> JobDetail:
     )
 
 
+def _view_error(error: JobError) -> ErrorView:
+    return ErrorView(**vars(error), user_fault=error.fault is Fault.INPUT)
+
+
 def _job_fields(job: Job) -> dict[str, Any]:
     path = job_path(job.id)
     return {
@@ -346,7 +355,7 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "inputs": [FileView(**vars(file)) for file in job.inputs],
         "artifacts": [view_artifact(job, file) for file in job.artifacts],
         "report": job.report,
-        "error": ErrorView(**vars(job.error)) if job.error else None,
+        "error": _view_error(job.error) if job.error else None,
         "idempotency_key": job.idempotency_key,
         "links": LinksView(
             self=path,

@@ -20,8 +20,14 @@ import structlog
 from service.jobs.engine import Interrupted
 from service.jobs.ledger import Ledger
 from service.jobs.protocol import RunRequest
-from service.jobs.records import Job, JobError, Progress, StoredFile
-from service.jobs.runner_host import Killed, RunnerDied, RunnerHost, StepTimeout
+from service.jobs.records import Fault, Job, JobError, Progress, StoredFile
+from service.jobs.runner_host import (
+    FOR_WANT_OF_MEMORY,
+    Killed,
+    RunnerDied,
+    RunnerHost,
+    StepTimeout,
+)
 from service.jobs.states import JobState
 from service.jobs.steps import combined, handed_on, published
 from service.settings import Settings
@@ -32,6 +38,8 @@ log = structlog.get_logger("worker")
 PROGRESS_SECONDS = 0.2
 DATABASE_RETRY_SECONDS = 0.5
 FREE_TRIES = 3  # deaths of a runner before it began the step, which cost no attempt
+UNTRUSTED_AFTER = ("pipeline_bug", "out_of_memory", "device_lost")
+"""Codes after which a runner is replaced: what it holds may be damaged, or take the memory."""
 Value = TypeVar("Value")
 
 
@@ -103,9 +111,9 @@ class Execution:
                 raise Interrupted from problem
             log.exception("worker_bug")
             error = JobError(
-                "worker_bug",
                 f"The worker failed unexpectedly ({type(problem).__name__}).",
-                "Please report this with the worker's log.",
+                code="worker_bug",
+                next_step="Please report this with the worker's log.",
             )
             self._fail(job_id, error)
             return stop
@@ -137,19 +145,22 @@ class Execution:
                 continue
             except StepTimeout as timeout:
                 error = JobError(
-                    "timeout",
                     f"The job was stopped: {timeout}.",
-                    "Send a smaller input, or raise MESHPRESS_JOB_TIMEOUT_SECONDS.",
+                    code="timeout",
+                    next_step="Send a smaller input, or raise MESHPRESS_JOB_TIMEOUT_SECONDS.",
+                    fault=Fault.SETUP,
                 )
                 return self._fail(job_id, error)
             except Killed:
                 self._interrupt(job_id)
             except OSError as problem:
                 error = JobError(
-                    "worker_storage",
                     "The worker could not read or write the job's files: "
                     f"{problem.strerror or problem}.",
-                    "Check the free space of DATA_DIR and the artifact store, then submit again.",
+                    code="worker_storage",
+                    next_step="Check the free space of DATA_DIR and the artifact store, then "
+                    "submit again.",
+                    fault=Fault.OUTAGE,
                 )
                 return self._fail(job_id, error)
             return self._settle(job_id, event)
@@ -160,9 +171,10 @@ class Execution:
         report = combined(job.steps, [outcome["report"] for outcome in outcomes])
         if lost := [item.name for item in artifacts if not self._store.exists(item.sha256)]:
             error = JobError(
-                "result_lost",
                 f"The artifact store no longer holds {', '.join(lost)}.",
-                "Check the store for deletions by others, then submit again.",
+                code="result_lost",
+                next_step="Check the store for deletions by others, then submit again.",
+                fault=Fault.OUTAGE,
             )
             return self._fail(job_id, error)
         ttl, attempt = self._settings.result_ttl_seconds, self._attempt
@@ -249,9 +261,9 @@ class Execution:
             ttl, attempt = self._settings.result_ttl_seconds, self._attempt
             self._patiently(lambda: self._ledger.cancelled(job_id, ttl, attempt))
             return self._stop_here()
-        if event["code"] in ("pipeline_bug", "out_of_memory"):
+        if event["code"] in UNTRUSTED_AFTER:
             self._host.restart()
-        error = JobError(event["code"], event["message"], event["next_step"], event["user_fault"])
+        error = JobError(event["message"], event["code"], event["next_step"], Fault(event["fault"]))
         return self._fail(job_id, error)
 
     # -- attempts and endings --------------------------------------------------------------
@@ -268,10 +280,16 @@ class Execution:
         if len(crashes) < self._settings.attempt_limit:
             return True
         reasons = "; ".join(f"attempt {item.number}: {item.reason}" for item in crashes)
+        next_step = "Check the file with another tool; if it is sound, report it with the log."
+        fault = Fault.DEFECT
+        if all(FOR_WANT_OF_MEMORY in item.reason for item in crashes):
+            next_step = "Send a smaller file, or give the worker more memory."
+            fault = Fault.SETUP
         error = JobError(
-            "poison_job",
             f"The job was given up after {len(crashes)} crashed attempts: {reasons}.",
-            "Check the file with another tool; if it is sound, please report it with the log.",
+            code="poison_job",
+            next_step=next_step,
+            fault=fault,
         )
         self._fail(job_id, error)
         return False

@@ -84,9 +84,9 @@ class Housekeeper:
         suspects = self._client.ended(list(self._ledger.unfinished()))
         for job_id in suspects & set(self._ledger.unfinished()):
             error = JobError(
-                "abandoned",
                 "The queue no longer holds this job; it was not run to its end.",
-                "Submit it again and report this with the worker's log.",
+                code="abandoned",
+                next_step="Submit it again and report this with the worker's log.",
             )
             log.error("job_abandoned", job_id=job_id)
             ttl = self._settings.result_ttl_seconds

@@ -6,7 +6,7 @@
                        {"type": "progress", "step", "stage", "fraction", "message"}
                        {"type": "done", "step", "report",
                         "artifacts": [{"name", "path", "media_type"}]}
-                       {"type": "failed", "step", "code", "message", "next_step", "user_fault"}
+                       {"type": "failed", "step", "message", "code", "next_step", "fault"}
                        {"type": "cancelled", "step"}
 
 `step` numbers the requests of one runner: an answer to an earlier one is never taken for this

@@ -61,14 +61,23 @@ class Progress:
     message: str = ""
 
 
+class Fault(StrEnum):
+    """Where a failed job's cause lies, which is who can mend it."""
+
+    INPUT = "input"  # the file or the options: another request would succeed
+    SETUP = "setup"  # what the worker lacks: weights, a library, memory, time, a number format
+    OUTAGE = "outage"  # the worker's disk, store or GPU failed: a later try may succeed
+    DEFECT = "defect"  # our code: please report it
+
+
 @dataclass(frozen=True)
 class JobError:
-    """Why a job failed. `user_fault` is true when another file or option would help."""
+    """Why a job failed: in words, as a stable code, and what the user can do."""
 
-    code: str
     message: str
+    code: str
     next_step: str = ""
-    user_fault: bool = False
+    fault: Fault = Fault.DEFECT
 
 
 @dataclass(frozen=True)

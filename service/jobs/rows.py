@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from service.jobs.records import Attempt, Job, JobError, Priority, Progress, Step, StoredFile
+from service.jobs.records import Attempt, Fault, Job, JobError, Priority, Progress, Step, StoredFile
 from service.jobs.states import JobState
 
 RANK = {Priority.HIGH: 10, Priority.NORMAL: 20, Priority.LOW: 30}
@@ -27,6 +27,14 @@ def _to_step(fields: Mapping[str, Any]) -> Step:
     return Step(**{**fields, **names})
 
 
+def _to_error(fields: Mapping[str, Any]) -> JobError:
+    """Rows of earlier releases say only whether it was the user's fault."""
+    known = dict(fields)
+    by_user = known.pop("user_fault", False)
+    fault = known.pop("fault", Fault.INPUT if by_user else Fault.DEFECT)
+    return JobError(**known, fault=Fault(fault))
+
+
 def to_job(row: Mapping[Any, Any], queue_position: int | None = None) -> Job:
     return Job(
         id=row["id"],
@@ -44,7 +52,7 @@ def to_job(row: Mapping[Any, Any], queue_position: int | None = None) -> Job:
         progress=Progress(row["stage"], row["fraction"], row["message"]),
         artifacts=tuple(StoredFile(**file) for file in row["artifacts"]),
         report=row["report"],
-        error=JobError(**row["error"]) if row["error"] else None,
+        error=_to_error(row["error"]) if row["error"] else None,
         idempotency_key=row["idempotency_key"],
         queue_position=queue_position,
     )

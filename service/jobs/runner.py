@@ -7,20 +7,22 @@ to stderr, so that nothing but events reaches the event pipe.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import queue
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from models.context import Cancelled, InputFile, InvalidInput, Pipeline, PipelineError
+from models.context import Cancelled, InputFile, Pipeline
+from service.jobs.faults import fault_of
 from service.jobs.protocol import decode, encode
+from service.jobs.records import Fault
 from service.pipelines import PIPELINES, PipelineEntry, find_pipeline
 from service.settings import PREFIX
 
@@ -28,7 +30,6 @@ log = structlog.get_logger("runner")
 
 READ_BYTES = 1 << 16
 PRELOAD = f"{PREFIX}PRELOAD"
-STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Runner:
@@ -127,8 +128,8 @@ class Runner:
                 InputFile(Path(item["path"]), item["name"], item["media_type"])
                 for item in request["inputs"]
             ]
-            if entry.loader not in self._pipelines and (reason := entry.unavailable_reason()):
-                return _failed("pipeline_unavailable", reason, "Then submit the job again.")
+            if entry.loader not in self._pipelines:  # weights may have gone while the job waited
+                entry.check_available(request["options"])
             result = self._load(entry)(context, inputs, options)
             event = {
                 "type": "done",
@@ -142,35 +143,11 @@ class Runner:
             return event
         except Cancelled:
             return {"type": "cancelled"}
-        except PipelineError as error:
-            fault = isinstance(error, InvalidInput)
-            return _failed(error.code, error.message, error.next_step, user_fault=fault)
-        except MemoryError:
-            return _failed(
-                "out_of_memory",
-                "The job needs more memory than this worker has.",
-                "Send a smaller file, or give the worker more memory.",
-            )
         except Exception as error:  # a bug in a pipeline must end one job, not the worker
-            if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not known here
-                return _failed(
-                    "out_of_memory",
-                    "The job needs more memory than the GPU has free.",
-                    "Set MESHPRESS_OFFLOAD=on, or run fewer other processes on it.",
-                )
-            log.exception("pipeline_failed", pipeline=request["pipeline"])
-            if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
-                return _failed(
-                    "worker_storage",
-                    f"The worker could not store the job's files: {error.strerror}.",
-                    "Free space where DATA_DIR lies, then submit again.",
-                )
-            return _failed(
-                "pipeline_bug",
-                f"The pipeline {request['pipeline']!r} failed unexpectedly "
-                f"({type(error).__name__}).",
-                "Please report this with the worker's log.",
-            )
+            found = fault_of(error, request["pipeline"])
+            if found.fault in (Fault.DEFECT, Fault.OUTAGE):
+                log.exception("pipeline_failed", pipeline=request["pipeline"], code=found.code)
+            return {"type": "failed", **asdict(found)}
 
 
 class StepContext:
@@ -196,16 +173,6 @@ class StepContext:
 
     def cancelled(self) -> bool:
         return self._runner.is_cancelled(self._step)
-
-
-def _failed(code: str, message: str, next_step: str, *, user_fault: bool = False) -> dict[str, Any]:
-    return {
-        "type": "failed",
-        "code": code,
-        "message": message,
-        "next_step": next_step,
-        "user_fault": user_fault,
-    }
 
 
 def main() -> None:

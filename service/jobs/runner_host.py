@@ -30,6 +30,8 @@ TICK_SECONDS = 0.1
 REAP_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+FOR_WANT_OF_MEMORY = "perhaps by the kernel for want of memory"
+"""In the reason of a death by SIGKILL."""
 
 
 class RunnerState(StrEnum):
@@ -297,5 +299,5 @@ def _how(code: int) -> str:
     if code >= 0:
         return f"exited with status {code}"
     name = signal.Signals(-code).name
-    hint = ", perhaps by the kernel for want of memory" if -code == signal.SIGKILL else ""
+    hint = f", {FOR_WANT_OF_MEMORY}" if -code == signal.SIGKILL else ""
     return f"was killed by {name}{hint}"

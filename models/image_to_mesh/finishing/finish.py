@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.context import InvalidInput, JsonValue, PipelineError
+from models.context import InvalidInput, JsonValue, Unavailable
 from models.image_to_mesh.finishing.bake_surface import find_detail
 from models.image_to_mesh.finishing.bake_views import paint_views
 from models.image_to_mesh.finishing.coloured import ColouredMesh
@@ -80,7 +80,7 @@ def finish(
     views: pictures of the object in the mesh's own coordinates; where they see the surface, their
     colours replace those of the vertices.
 
-    Raises InvalidInput where the mesh has no area, PipelineError where numbers are not finite."""
+    Raises InvalidInput where the mesh has no area, Unavailable where numbers are not finite."""
     _check(mesh)
     watch = _Watch(stage)
 
@@ -152,7 +152,7 @@ def finish(
 def _check(mesh: ColouredMesh) -> None:
     """Numbers that are none lead compiled loops beyond their arrays."""
     if not all(np.isfinite(values).all() for values in (mesh.vertices, mesh.colours)):
-        raise PipelineError(
+        raise Unavailable(
             "The network's surface has positions or colours that are not finite.",
             code="surface_not_finite",
             next_step="Try another seed, or MESHPRESS_DTYPE=float32 for the service.",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.context import Cancelled, PipelineError
+from models.context import Cancelled, Unavailable
 from models.nn.attention import CrossAttention, KeysValues
 from models.nn.guidance import SIGMA_MIN, Guidance, predict_x0, spread, velocity_to
 from models.nn.samplers import Step, rescaled_times, sample, shifted_times
@@ -180,7 +180,7 @@ def test_what_a_step_raises_ends_the_sampling() -> None:
 @pytest.mark.parametrize("overflow", [float("inf"), float("nan")])
 def test_numbers_out_of_range_are_told(rng: np.random.Generator, overflow: float) -> None:
     """As when half precision overflows: decoded, they would be an object without a shape."""
-    with pytest.raises(PipelineError, match="left the range") as caught:
+    with pytest.raises(Unavailable, match="left the range") as caught:
         sample(Constant(), normal(rng, 1, 4), [overflow], times=rescaled_times(2))
     assert caught.value.code == "sample_not_finite"
     assert "MESHPRESS_DTYPE" in caught.value.next_step

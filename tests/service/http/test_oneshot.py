@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs.records import JobError
+from service.jobs.records import Fault, JobError
 from service.jobs.states import JobState
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -101,9 +101,12 @@ def test_an_unfit_accept_is_refused_before_the_work(
     assert len(api.queue.jobs) == jobs
 
 
-@pytest.mark.parametrize(("user_fault", "status"), [(True, 422), (False, 500)])
-def test_a_failed_job_is_a_problem_with_its_words(api: Any, user_fault: bool, status: int) -> None:
-    error = JobError("image_truncated", "cat.png ends early.", "Send it whole.", user_fault)
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Fault.INPUT, 422), (Fault.SETUP, 409), (Fault.OUTAGE, 503), (Fault.DEFECT, 500)],
+)
+def test_a_failed_job_is_a_problem_with_its_words(api: Any, fault: Fault, status: int) -> None:
+    error = JobError("cat.png ends early.", "image_truncated", "Send it whole.", fault)
     api.queue.settle = lambda job: {"state": JobState.FAILED, "error": error}
     answer = api.client.post("/v1/mesh", content=PNG)
     api.queue.settle = None

@@ -21,7 +21,7 @@ from service.errors import (
 from service.jobs import database
 from service.jobs.ledger import Ledger
 from service.jobs.queue import JobQueue, new_job_id
-from service.jobs.records import JobError, NewJob, Progress
+from service.jobs.records import Fault, JobError, NewJob, Progress
 from service.jobs.retention import Retention
 from service.jobs.states import FINAL, TRANSITIONS, JobState, sources
 from service.settings import Settings
@@ -158,7 +158,7 @@ def test_artifacts_of_finished_steps_are_kept_until_the_job_ends(bench, ledger, 
     ledger.keep(job.id, attempt, [between])
     ledger.begin_attempt(job.id, "b")  # a crash later they are still needed
     assert bench.store.collect(retention.referenced_payloads(), min_age_seconds=-1) == 0
-    assert ledger.fail(job.id, JobError("code", "message"), ttl_seconds=60)
+    assert ledger.fail(job.id, JobError("message", "code"), ttl_seconds=60)
     assert bench.store.collect(retention.referenced_payloads(), min_age_seconds=-1) == 1
     assert not bench.store.exists(between.sha256) and bench.store.exists(job.inputs[0].sha256)
 
@@ -166,8 +166,8 @@ def test_artifacts_of_finished_steps_are_kept_until_the_job_ends(bench, ledger, 
 def test_rows_are_forgotten_only_after_their_time(bench, ledger, retention):
     old, young, waiting = (bench.submit("copy") for _ in range(3))
     ledger.begin_attempt(old.id, "a")
-    assert ledger.fail(old.id, JobError("code", "message"), ttl_seconds=-100)
-    assert ledger.fail(young.id, JobError("code", "message"), ttl_seconds=100)
+    assert ledger.fail(old.id, JobError("message", "code"), ttl_seconds=-100)
+    assert ledger.fail(young.id, JobError("message", "code"), ttl_seconds=100)
     assert retention.forget_jobs(history_seconds=50) == 1
     with pytest.raises(NotFound):
         ledger.get(old.id)
@@ -207,9 +207,20 @@ def test_many_processes_may_open_an_empty_database_at_once(tmp_path):
 
 def test_a_failed_jobs_error_survives_the_database(bench, ledger):
     job = bench.submit("copy")
-    error = JobError("code", "message", "next", user_fault=True)
+    error = JobError("message", "code", "next", Fault.OUTAGE)
     assert ledger.fail(job.id, error, 60)
     assert bench.queue.get(job.id).error == error
+
+
+@pytest.mark.parametrize(("by_user", "fault"), [(True, Fault.INPUT), (False, Fault.DEFECT)])
+def test_an_error_of_an_earlier_release_is_read(bench, ledger, engine, by_user, fault):
+    job = bench.submit("copy")
+    assert ledger.fail(job.id, JobError("message", "code"), 60)
+    before = {"code": "code", "message": "message", "next_step": "next", "user_fault": by_user}
+    with engine.begin() as connection:
+        rows = database.jobs
+        connection.execute(rows.update().where(rows.c.id == job.id).values(error=before))
+    assert bench.queue.get(job.id).error == JobError("message", "code", "next", fault)
 
 
 def test_a_database_of_another_release_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from service.jobs.records import Priority
+from service.jobs.records import Fault, Priority
 from service.jobs.states import JobState
 
 
@@ -33,7 +33,7 @@ def test_a_users_fault_carries_code_message_and_next_step(bench):
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert (job.error.code, job.error.next_step) == ("upside_down", "Turn it.")
-    assert job.error.user_fault
+    assert job.error.fault is Fault.INPUT
 
 
 def test_a_bug_ends_its_job_and_the_next_gets_a_fresh_runner(bench):
@@ -43,7 +43,7 @@ def test_a_bug_ends_its_job_and_the_next_gets_a_fresh_runner(bench):
     after = bench.wait(bench.submit("copy"))
     assert failed.error is not None and failed.error.code == "pipeline_bug"
     assert "ZeroDivisionError" in failed.error.message
-    assert not failed.error.user_fault
+    assert failed.error.fault is Fault.DEFECT
     assert before.report["pid"] != after.report["pid"]
 
 
