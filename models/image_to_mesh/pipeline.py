@@ -7,6 +7,7 @@ from top to bottom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
+    check_cancelled,
 )
 from models.image_to_mesh.finishing.atlas import plan_atlas, unwrap
 from models.image_to_mesh.finishing.bake import bake
@@ -60,7 +62,7 @@ class EmbeddedPipeline:
 
         # 2. Mask: cut the object out.
         watch.stage("mask", 0.08)
-        masks = mask_source(options.mask, context.device)
+        masks = mask_source(options.mask, context.device, partial(check_cancelled, context))
         cutouts = [cut_out(picture, options.seed, masks) for picture in pictures]
 
         # 3. Geometry: a closed surface in the first camera's frame.

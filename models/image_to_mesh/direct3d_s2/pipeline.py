@@ -87,7 +87,7 @@ class Direct3DS2Pipeline:
 
         # 1. Decode and cut out: the object alone, on white.
         watch.stage("decode", 0.0)
-        masks = mask_source(options.mask, context.device)
+        masks = mask_source(options.mask, context.device, partial(check_cancelled, context))
         cutout = cut_out(decode(_only(inputs)), options.seed, masks)
         picture = centre_on_white((cutout.rgba * 255 + 0.5).astype(np.uint8))
 

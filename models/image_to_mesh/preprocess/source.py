@@ -77,13 +77,17 @@ class MaskSource:
 CLASSIC = MaskSource((("background", separate),))
 
 
-def mask_source(method: MaskMethod, device: str) -> MaskSource:
+def mask_source(
+    method: MaskMethod, device: str, check: Callable[[], None] = lambda: None
+) -> MaskSource:
     """What `method` means on this machine, as its weights and packages are now.
+
+    check: called often while the network works; what it raises ends the work.
 
     auto is BiRefNet first on a GPU. On a CPU it takes many seconds, and comes after the classical
     method: only where that is not sure, so that a picture is found that would have been refused.
     """
-    network: tuple[SourceName, Method] = ("birefnet", _birefnet(device))
+    network: tuple[SourceName, Method] = ("birefnet", _birefnet(device, check))
     if method == "birefnet":
         return MaskSource((network,))
     if method == "classic":
@@ -102,7 +106,7 @@ def mask_source(method: MaskMethod, device: str) -> MaskSource:
     return MaskSource((network, *CLASSIC.methods))
 
 
-def _birefnet(device: str) -> Method:
+def _birefnet(device: str, check: Callable[[], None]) -> Method:
     """The network as a method. Weights are asked for, and torch is imported, when it is called."""
 
     def method(rgb: npt.NDArray[np.uint8], seed: int) -> Separation:
@@ -115,7 +119,7 @@ def _birefnet(device: str) -> Method:
             )
         from models.image_to_mesh.preprocess.birefnet.remover import shared_remover
 
-        return judged(shared_remover(folder, device)(rgb))
+        return judged(shared_remover(folder, device)(rgb, check))
 
     return method
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -18,6 +19,7 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
+    check_cancelled,
 )
 from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import ReconViaGenOptions
@@ -87,7 +89,7 @@ class ReconViaGenPipeline:
 
         # 1. Decode and cut out: the object alone, on black, and where it was in the photo.
         watch.stage("decode", 0.0)
-        masks = mask_source(options.mask, context.device)
+        masks = mask_source(options.mask, context.device, partial(check_cancelled, context))
         cutouts = [cut_out(decode(file), options.seed, masks) for file in inputs]
         frames = [frame_on_black(in_bytes(cutout.rgba), cutout.name) for cutout in cutouts]
 

@@ -7,6 +7,7 @@ from top to bottom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from models.context import (
     Pipeline,
     PipelineResult,
     RunContext,
+    check_cancelled,
 )
 from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import TrellisOptions
@@ -77,7 +79,7 @@ class TrellisPipeline:
 
         # 1. Decode and cut out: the object alone, centred, on black.
         watch.stage("decode", 0.0)
-        masks = mask_source(options.mask, context.device)
+        masks = mask_source(options.mask, context.device, partial(check_cancelled, context))
         cutouts = [cut_out(decode(file), options.seed, masks) for file in inputs]
         pictures = [centre_on_black(in_bytes(cutout.rgba), cutout.name) for cutout in cutouts]
 

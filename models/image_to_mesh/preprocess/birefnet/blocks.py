@@ -36,8 +36,8 @@ class DeformablePyramid(nn.Module):
 
     def __init__(self, width: int, branch: int) -> None:
         super().__init__()
-        self.aspp1 = _Branch(width, branch, 1)
-        self.aspp_deforms = nn.ModuleList(_Branch(width, branch, side) for side in KERNELS)
+        self.aspp1 = DeformableBranch(width, branch, 1)
+        self.aspp_deforms = nn.ModuleList(DeformableBranch(width, branch, side) for side in KERNELS)
         self.global_avg_pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(width, branch, 1, bias=False),
@@ -54,7 +54,7 @@ class DeformablePyramid(nn.Module):
         return out
 
 
-class _Branch(nn.Module):
+class DeformableBranch(nn.Module):
     def __init__(self, width: int, branch: int, side: int) -> None:
         super().__init__()
         self.atrous_conv = DeformableConv2d(width, branch, side)

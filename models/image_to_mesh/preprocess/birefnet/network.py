@@ -13,8 +13,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.image_to_mesh.preprocess.birefnet.blocks import DecoderBlock, ImageBlock, LateralBlock
-from models.image_to_mesh.preprocess.birefnet.swin import SwinTransformer
+from models.image_to_mesh.preprocess.birefnet.blocks import (
+    DecoderBlock,
+    DeformableBranch,
+    ImageBlock,
+    LateralBlock,
+)
+from models.image_to_mesh.preprocess.birefnet.deformable import Band
+from models.image_to_mesh.preprocess.birefnet.swin import SwinBlock, SwinTransformer
 
 COARSEST = 32
 """Pixels of the image to a token of the coarsest scale: sides are multiples of it."""
@@ -38,6 +44,8 @@ class BiRefNetConfig:
 
 
 RELEASE = BiRefNetConfig()
+STAGES = (SwinBlock, DecoderBlock, DeformableBranch, Band, ImageBlock, LateralBlock)
+"""Parts that begin one after another, and take all of the time among them."""
 
 
 class BiRefNet(nn.Module):

@@ -5,6 +5,7 @@ It knows where a release keeps its weights, not how they came there, and not wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.context import Unavailable
-from models.image_to_mesh.preprocess.birefnet.network import RELEASE, BiRefNet, BiRefNetConfig
+from models.image_to_mesh.preprocess.birefnet.network import (
+    RELEASE,
+    STAGES,
+    BiRefNet,
+    BiRefNetConfig,
+)
 from models.nn.backends import current_backends
 from models.nn.dinov2 import IMAGENET_MEAN, IMAGENET_STD
+from models.nn.interruption import before_each
 from models.nn.residency import Residency, should_offload
 from models.nn.weights import load_weights, on_meta
 
@@ -33,16 +40,20 @@ class BackgroundRemover:
     def __init__(self, network: nn.Module, residency: Residency, side_px: int = SIDE_PX) -> None:
         self.network, self.residency, self.side_px = network, residency, side_px
 
-    def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(
+        self, rgb: npt.NDArray[np.uint8], check: Callable[[], None] = lambda: None
+    ) -> npt.NDArray[np.float32]:
         """Alpha (H, W), 0..1, of an image (H, W, 3) in sRGB.
 
+        check: called between the network's stages; what it raises ends the work.
         Raises Unavailable where the device has not the memory, or not the precision: some cards
         of the GTX 16 series make NaN of half-precision convolutions.
         """
         height, width = rgb.shape[:2]
         square = Image.fromarray(rgb).resize((self.side_px,) * 2, Image.Resampling.BILINEAR)
         try:
-            alpha = self._alpha(torch.from_numpy(np.array(square)))
+            with before_each(stages(self.network), check):
+                alpha = self._alpha(torch.from_numpy(np.array(square)))
         except torch.OutOfMemoryError as error:
             raise Unavailable(
                 f"BiRefNet does not fit into the free memory of {self.residency.device}.",
@@ -68,6 +79,10 @@ class BackgroundRemover:
         return logits[0, 0].float().sigmoid().cpu()
 
 
+def stages(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, STAGES)]
+
+
 @lru_cache(maxsize=1)
 def shared_remover(folder: Path, device: str) -> BackgroundRemover:
     """The one remover of this process; raises as `load_remover` does."""
@@ -83,7 +98,9 @@ def load_remover(folder: Path, device: str, config: BiRefNetConfig = RELEASE) ->
     place = torch.device(device)
     if place.type == "cuda" and not torch.cuda.is_available():
         raise Unavailable(
-            f"device={device} cannot be used: torch finds no GPU.", code="device_unavailable"
+            f"device={device} cannot be used: torch finds no GPU.",
+            code="device_unavailable",
+            next_step="Run `meshpress doctor`; in a container, give it the GPU (--gpus all).",
         )
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
     home = torch.device("cpu") if residency.offload else place

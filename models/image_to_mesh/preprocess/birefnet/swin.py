@@ -58,7 +58,7 @@ class _Stage(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, window: int, *, last: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            _Block(width, heads, window, shift=window // 2 if i % 2 else 0) for i in range(depth)
+            SwinBlock(width, heads, window, shift=window // 2 if i % 2 else 0) for i in range(depth)
         )
         self.downsample = None if last else _PatchMerging(width)
 
@@ -86,7 +86,7 @@ class _PatchMerging(nn.Module):
         return halved
 
 
-class _Block(nn.Module):
+class SwinBlock(nn.Module):
     def __init__(self, width: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
         self.window, self.shift = window, shift

@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.context import Unavailable
+from models.context import Cancelled, Unavailable
 from models.image_to_mesh.preprocess.birefnet.network import BiRefNet, BiRefNetConfig
-from models.image_to_mesh.preprocess.birefnet.remover import BackgroundRemover, load_remover
+from models.image_to_mesh.preprocess.birefnet.remover import (
+    BackgroundRemover,
+    load_remover,
+    stages,
+)
 from models.nn.residency import Residency
 from models.nn.weights import WeightsUnfit
 from tests.models.image_to_mesh.preprocess.seeded import seeded
@@ -75,6 +79,47 @@ def test_device_without_the_memory_is_told() -> None:
     with pytest.raises(Unavailable, match="free memory of cpu") as caught:
         remover(Full())(np.zeros((8, 8, 3), np.uint8))
     assert caught.value.code == "out_of_memory"
+
+
+def test_a_check_that_raises_ends_the_pass_before_the_next_stage(rng: np.random.Generator) -> None:
+    """And leaves nothing behind: the same remover answers the next picture as ever."""
+    network = seeded(BiRefNet(TINY))
+    rgb = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    asked: list[int] = []
+    done: list[nn.Module] = []
+    whole = remover(network, 64)(rgb, lambda: asked.append(len(done)))
+    assert len(asked) > 40  # two passes through the backbone, and the decoder
+    watching = [
+        part.register_forward_hook(lambda part, *_: done.append(part)) for part in stages(network)
+    ]
+
+    def check() -> None:
+        asked.append(len(done))
+        if len(done) == 3:
+            raise Cancelled("The job was cancelled.")
+
+    asked.clear()
+    with pytest.raises(Cancelled):
+        remover(network, 64)(rgb, check)
+    assert asked == [0, 1, 2, 3] and len(done) == 3
+    for handle in watching:
+        handle.remove()
+    assert np.array_equal(remover(network, 64)(rgb), whole)
+    assert len(asked) == 4
+
+
+def test_stages_hold_all_that_takes_time() -> None:
+    """Convolutions and products of some size lie in parts before which the check runs."""
+    network = BiRefNet(TINY)
+    within = {module for stage in stages(network) for module in stage.modules()}
+    outside = {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in within
+    }
+    # Patches, mergings, single channels, and the loss's own, which are not run.
+    small = ("bb.patch_embed", "downsample", "gdt_convs", "conv_ms_spvn", "conv_out1")
+    assert {name for name in outside if not any(word in name for word in small)} == set()
 
 
 def test_a_release_is_loaded_unchanged(tmp_path: Path, rng: np.random.Generator) -> None:

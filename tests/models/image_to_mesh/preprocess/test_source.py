@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from models.context import InputFile, InvalidInput, LocalContext, Unavailable
+from models.context import Cancelled, InputFile, InvalidInput, LocalContext, Unavailable
 from models.image_to_mesh.options import EmbeddedOptions
 from models.image_to_mesh.options.shared import MaskMethod
 from models.image_to_mesh.pipeline import EmbeddedPipeline
@@ -158,6 +159,36 @@ def test_a_method_that_cannot_run_is_noted_or_raised() -> None:
     assert (found.source, found.notes) == ("background", ("BiRefNet does not fit. Buy memory.",))
     with pytest.raises(Unavailable):
         MaskSource((("birefnet", broken),)).find(RGB, 0)
+
+
+def test_a_pipeline_is_cancelled_within_the_network(
+    weights: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Cancelled while the network's fifth stage runs: the sixth never does."""
+    from models.image_to_mesh.preprocess.birefnet import remover as remover_module
+    from models.image_to_mesh.preprocess.birefnet.network import BiRefNet, BiRefNetConfig
+    from models.nn.residency import Residency
+    from tests.models.image_to_mesh.preprocess.seeded import seeded
+
+    weights()
+    tiny = BiRefNetConfig(8, (1, 1, 1, 1), (1, 1, 2, 2), 4, inner=8, branch=8, detail=4)
+    network = seeded(BiRefNet(tiny))
+    remover = remover_module.BackgroundRemover(network, Residency("cpu"), 64)
+    monkeypatch.setattr(remover_module, "shared_remover", lambda folder, device: remover)
+    run = 0
+
+    def count(*_: object) -> None:
+        nonlocal run
+        run += 1
+
+    for part in remover_module.stages(network):
+        part.register_forward_hook(count)
+    Image.fromarray(PHOTO.pixels[..., :3]).save(tmp_path / "photo.png")
+    context = LocalContext(tmp_path, is_cancelled=lambda: run == 5)
+    inputs = [InputFile(tmp_path / "photo.png", "photo.png")]
+    with pytest.raises(Cancelled):
+        EmbeddedPipeline()(context, inputs, EmbeddedOptions(mask="birefnet"))
+    assert run == 5
 
 
 def test_the_cutout_carries_the_networks_alpha() -> None:
