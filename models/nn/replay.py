@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.nn.attention import KeysValues
+from models.nn.backends import own_kernels
 
 LOG = logging.getLogger(__name__)
 KEPT = 4
@@ -28,13 +30,21 @@ FASTEST = (9, 10)
 """Capabilities, before the point, of Hopper and of Blackwell in data centres. A pass takes others
 longer than its some 400 kernels take to start, whoever starts them."""
 
+TOLD_BY = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"
+"""What PyTorch calls it, and what 2.6 did."""
+
 Pass = Callable[[Tensor, tuple[Tensor, ...], tuple[KeysValues, ...]], Tensor]
 """(x, modulations of the time, keys and values of every block) -> a tensor."""
 
 
 def pays(device: torch.device) -> bool:
-    """Whether the device is faster than its host is at starting kernels."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
+    """Whether the device is faster than its host is at starting kernels.
+
+    Without our own kernels the steps between products ask the host for tables in every pass, which
+    no recording may.
+    """
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in FASTEST
+    return fast and own_kernels()
 
 
 class _Desk:
@@ -61,9 +71,22 @@ class _Desk:
             try:
                 out = run()
             finally:
-                graph.capture_end()
+                self._end(graph)
         current.wait_stream(self.stream)
         return graph, out
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Before 2.12 PyTorch's allocator is not told of an end that fails, as it does where the
+        pass waited for the device: it would refuse to give memory back from then on."""
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            place = self.stream.device.index, self._anchor.pool()
+            tell = next(getattr(torch._C, name) for name in TOLD_BY if hasattr(torch._C, name))
+            with suppress(RuntimeError):  # it was told
+                tell(*place)
+                torch._C._cuda_releasePool(*place)
+            raise
 
 
 @cache

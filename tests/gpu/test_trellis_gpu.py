@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.image_to_mesh.trellis.slat_flow import SlatFlow
 from models.image_to_mesh.trellis.ss_flow import SparseStructureFlow
-from models.nn.attention import Segments
+from models.nn.attention import KeysValues, Segments
 from models.nn.backends import use_backends
 from models.nn.fused import Norm, Update, functional, linear_gelu, qk_rms_norm, reference
 from models.nn.fused import residual_norm as fused_residual_norm
@@ -233,6 +233,24 @@ def test_recorded_passes_are_the_passes(rng: np.random.Generator, kind: str) -> 
         for expected, found in pairs:
             assert torch.equal(found.velocity, expected.velocity)
             assert torch.equal(found.x_next, expected.x_next)
+
+
+@torch.no_grad()
+def test_a_pass_that_waits_for_the_device_spoils_nothing(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CUDA ends its recording: it runs as it is, memory is given back, others are recorded."""
+    x = normal(rng, 5, 8)
+    given = x, (x[:1],), (KeysValues(x, x, Segments([5])),)
+    waits = Replayed(lambda x, time, condition: x * float(x.sum()))
+    doubles = Replayed(lambda x, time, condition: 2 * x)
+    for _ in range(3):
+        assert torch.equal(waits(*given), x * float(x.sum()))
+    assert caplog.text.count("is not recorded") == 1
+    torch.cuda.empty_cache()
+    for _ in range(3):
+        assert torch.equal(doubles(*given), 2 * x)
+    assert caplog.text.count("is not recorded") == 1
 
 
 @torch.no_grad()

@@ -5,12 +5,17 @@ What a CUDA graph computes is in tests/gpu/test_trellis_gpu.py.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
+from models.nn import replay
 from models.nn.attention import KeysValues, Segments
-from models.nn.replay import KEPT, LARGEST_BYTES, Pass, Replayed
+from models.nn.backends import use_backends
+from models.nn.replay import KEPT, LARGEST_BYTES, Pass, Replayed, pays
 
 
 class Network:
@@ -106,3 +111,63 @@ def test_what_takes_too_much_is_not_copied(caplog: pytest.LogCaptureFixture) -> 
     assert recorder.made == []
     assert answers(replayed, 5, 2, tokens=fits) == [2, 102]
     assert caplog.text == ""  # it is no failure
+
+
+class Graph:
+    """A recording that ends as it is told to."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def capture_begin(self, **how: object) -> None:
+        pass
+
+    def capture_end(self) -> None:
+        if self.errors:
+            raise self.errors.pop()
+
+    def pool(self) -> tuple[int, int]:
+        return 0, 7
+
+
+@pytest.mark.parametrize("end", ["_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"])
+@pytest.mark.parametrize("told", [False, True], ids=["before_2_12", "from_2_12"])
+def test_the_allocator_knows_of_every_end(
+    monkeypatch: pytest.MonkeyPatch, end: str, told: bool
+) -> None:
+    """Else no memory is given back any more once a pass has waited for its device."""
+    calls: list[tuple[object, ...]] = []
+
+    def ended(*place: object) -> None:
+        calls.append((end, *place))
+        if told:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    monkeypatch.setattr(
+        torch,
+        "_C",
+        SimpleNamespace(**{end: ended, "_cuda_releasePool": lambda *p: calls.append(p)}),
+    )
+    graph = Graph(RuntimeError("capture invalidated"))
+    stream = SimpleNamespace(device=torch.device("cuda", 3), wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda entered: nullcontext())
+    desk = object.__new__(replay._Desk)
+    desk.stream, desk._anchor = stream, Graph()
+    with pytest.raises(RuntimeError, match="capture invalidated"):
+        desk.record(lambda: torch.ones(1))
+    assert calls == [(end, 3, (0, 7)), (3, (0, 7))][: 1 if told else 2]
+    calls.clear()
+    desk.record(lambda: torch.ones(1))
+    assert calls == []
+
+
+def test_what_is_recorded_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own steps read tables that the host copies: they are run as they are."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with use_backends(sparse="triton"):
+        assert pays(torch.device("cuda", 0))
+        assert not pays(torch.device("cpu"))
+    with use_backends(sparse="torch"):
+        assert not pays(torch.device("cuda", 0))
