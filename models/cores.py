@@ -36,14 +36,28 @@ def quota(limit: Path = CPU_MAX) -> int:
         return sys.maxsize
 
 
-def in_ranges(work: Callable[[int, int], None], count: int) -> None:
-    """work(begin, end) over all of range(count), in parts and on all cores."""
+def in_ranges(
+    work: Callable[[int, int], None], count: int, check: Callable[[], None] = lambda: None
+) -> None:
+    """work(begin, end) over all of range(count), in parts and on all cores.
+
+    check: called between parts; what it raises, or a part does, ends the work once the parts that
+    run are done.
+    """
     cores = usable_cores()
     size = max(1, -(-count // (cores * PARTS_PER_CORE)))
     begins = range(0, count, size)
     if cores == 1 or len(begins) < 2:
-        work(0, count)
+        for begin in begins:
+            check()
+            work(begin, min(begin + size, count))
         return
     with ThreadPoolExecutor(cores) as pool:
-        for done in [pool.submit(work, begin, min(begin + size, count)) for begin in begins]:
-            done.result()
+        parts = [pool.submit(work, begin, min(begin + size, count)) for begin in begins]
+        try:
+            for part in parts:
+                check()
+                part.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

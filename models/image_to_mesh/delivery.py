@@ -6,8 +6,9 @@ Knows no network: what a pipeline decodes comes in, what it hands out goes to it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from models.context import Artifact, JsonValue
+from models.context import Artifact, JsonValue, check_cancelled
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.export import export
 from models.image_to_mesh.finishing.finish import FinishOptions, finish
@@ -33,8 +34,8 @@ def deliver(
 ) -> tuple[list[Artifact], dict[str, JsonValue], list[str]]:
     """The mesh formats of `options.formats`; facts for the report; warnings.
 
-    A job that is cancelled ends between two stages. Raises Unavailable where the compression needs
-    a package that is not here.
+    A job that is cancelled ends between two stages, or two parts of a long one. Raises Unavailable
+    where the compression needs a package that is not here.
     """
     begun = 0
 
@@ -52,7 +53,14 @@ def deliver(
         options.texture_format,
         options.compression,
     )
-    finished = finish(mesh, settings, stage=stage, device=context.device, views=views)
+    finished = finish(
+        mesh,
+        settings,
+        stage=stage,
+        check=partial(check_cancelled, context),
+        device=context.device,
+        views=views,
+    )
     stage("export")
     formats = mesh_formats(options.formats)
     artifacts, facts = export(

@@ -64,3 +64,27 @@ def test_a_failure_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValueError, match="0 to"):
         in_ranges(fail, 100)
+
+
+@pytest.mark.parametrize("usable", [1, 3])
+def test_a_check_that_raises_leaves_the_rest_undone(
+    usable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two dozen parts, of which those go on that had begun."""
+    monkeypatch.setattr(cores, "usable_cores", lambda: usable)
+    begun: list[int] = []
+    over = threading.Event()
+
+    def work(begin: int, end: int) -> None:
+        begun.append(begin)
+        if usable > 1:
+            over.wait(20)
+
+    def check() -> None:
+        if usable > 1 or len(begun) == 2:
+            threading.Timer(0.2, over.set).start()  # what runs ends after the call has given up
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        in_ranges(work, 240, check)
+    assert len(begun) == 2 if usable == 1 else len(begun) < 8 * usable

@@ -6,6 +6,7 @@ detailed surface that faces the same way; colours and normals there are blended 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ def find_detail(
     unwrapped: Unwrapped,
     size: int,
     device: str = "cpu",
+    check: Callable[[], None] = lambda: None,  # called now and then; may raise to stop
 ) -> Painted:
     corners = unwrapped.source[unwrapped.faces].astype(np.int32)
     if device.startswith("cuda") and own_kernels():
@@ -55,7 +57,7 @@ def find_detail(
     points = interpolate(texels.face, texels.weights, corners, positions)
     facing = interpolate(texels.face, texels.weights, corners, normals)
     surface = build_surface(detailed.vertices, detailed.faces)
-    nearest = surface.nearest(points, facing)
+    nearest = surface.nearest(points, facing, check)
     return Painted(texels, points, facing, nearest, detailed.faces)
 
 

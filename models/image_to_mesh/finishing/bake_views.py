@@ -8,7 +8,7 @@ show what lies behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -46,6 +46,7 @@ def paint_views(
     faces: Faces,
     views: Sequence[View],
     texels_per_unit: float,
+    check: Callable[[], None] = lambda: None,  # called before each view; may raise to stop
 ) -> tuple[Array, float]:
     """The colours (P, 3), and the share of the points whose colours come from views."""
     total, weight = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.float32)
@@ -66,6 +67,7 @@ def paint_views(
     # BLAS takes one thread a call: its own, times those that call it, would wait for each other.
     with ThreadPoolExecutor(usable_cores()) as pool, threadpool_limits(1, user_api="blas"):
         for view in views:
+            check()
             buffer = DepthBuffer(hiding, faces, view, side_px=BUFFER_SIDE_PX, bias_share=BIAS_SHARE)
             picture = low_pass(view.beyond_outline, texels_per_unit / view.pixels_per_unit)
             trust = np.repeat(_trust(view, buffer)[..., None], 3, axis=2)

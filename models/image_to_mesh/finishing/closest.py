@@ -6,6 +6,7 @@ Knows nothing of textures. Exact on triangles: a uniform grid says which of them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,12 @@ class Surface:
     counts: npt.NDArray[np.int64]
     reach: float
 
-    def nearest(self, points: Array, normals: Array) -> Nearest:  # (P, 3), (P, 3)
+    def nearest(
+        self,
+        points: Array,  # (P, 3)
+        normals: Array,  # (P, 3)
+        check: Callable[[], None] = lambda: None,  # called now and then; may raise to stop
+    ) -> Nearest:
         from models.image_to_mesh.finishing import closest_compiled as loops
 
         face = np.empty(len(points), np.int32)
@@ -71,7 +77,7 @@ class Surface:
                 self.counts, self.reach, begin, end, face, weights, distance,
             )  # fmt: skip
 
-        in_ranges(some, len(points))
+        in_ranges(some, len(points), check)
         return Nearest(face, weights, distance)
 
 

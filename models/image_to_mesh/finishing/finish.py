@@ -73,10 +73,13 @@ def finish(
     options: FinishOptions,
     *,
     stage: Callable[[str], None] | None = None,
+    check: Callable[[], None] = lambda: None,
     device: str = "cpu",
     views: Sequence[View] = (),
 ) -> Finished:
-    """stage: told the name of each stage as it begins; it may raise to stop.
+    """stage: told the name of each stage as it begins. check: called within those that may take
+    seconds: between passes of the simplification, parts of the search, views. Both may raise to
+    stop.
     views: pictures of the object in the mesh's own coordinates; where they see the surface, their
     colours replace those of the vertices.
 
@@ -93,7 +96,7 @@ def finish(
     # 2. Simplify: down to the face budget.
     watch.begin("simplify")
     vertices, triangles = simplify(
-        detailed.vertices.astype(np.float64), detailed.faces, options.faces
+        detailed.vertices.astype(np.float64), detailed.faces, options.faces, check
     )
     positions = vertices.astype(np.float32)
     normals = vertex_normals(positions, triangles).astype(np.float32)
@@ -104,17 +107,20 @@ def finish(
 
     # 4. Bake: what the detailed surface, and the views, show at each texel.
     watch.begin("bake")
-    painted = find_detail(detailed, positions, normals, unwrapped, options.texture_size, device)
+    painted = find_detail(
+        detailed, positions, normals, unwrapped, options.texture_size, device, check
+    )
     texels, seen = painted.texels, 0.0
     colours = painted.sample(detailed.colours)
     if views:
         colours, seen = paint_views(
             painted.points, painted.normals, colours, positions, triangles, views,
-            texels_per_unit(positions, triangles, len(texels.index)),
+            texels_per_unit(positions, triangles, len(texels.index)), check,
         )  # fmt: skip
     texture = texels.picture((np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8))
     normal_map = tangent = None
     if options.normal_map:
+        check()
         at = unwrapped.source
         tangent = tangents(positions[at], normals[at], unwrapped.uv, unwrapped.faces)
         directions = painted.sample(vertex_normals_in_loops(detailed.vertices, detailed.faces))

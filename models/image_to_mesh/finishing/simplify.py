@@ -9,6 +9,7 @@ is checked after, mended where a neck was pinched, and else left to manifold3d, 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import fast_simplification
 import manifold3d
@@ -35,8 +36,12 @@ _ONE_AT_A_TIME = threading.Lock()
 """The library keeps the mesh it works on in global variables."""
 
 
-def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, Faces]:
+def simplify(
+    vertices: Vertices, faces: Faces, budget: int, check: Callable[[], None] = lambda: None
+) -> tuple[Vertices, Faces]:
     """Collapse edges until at most `budget` faces remain.
+
+    check: called between the libraries' passes; it may raise to stop.
 
     vertices (V, 3), faces (F, 3) int32 -> (V', 3) float64, (F', 3) int32. A closed mesh stays
     closed, and loses faces without area. One that cannot be brought to the budget (thousands of
@@ -46,21 +51,24 @@ def simplify(vertices: Vertices, faces: Faces, budget: int) -> tuple[Vertices, F
     if not is_closed(faces):
         return _quadric(vertices, faces, budget)
     volume = _volume(vertices, faces)
-    solid = _closed_quadric(vertices, faces, budget)
+    solid = _closed_quadric(vertices, faces, budget, check)
     if solid is None or _collapsed(solid, volume):
         full = _solid(vertices, faces)
         if full is None:  # a corner is not finite
             return _quadric(vertices, faces, budget)
-        solid = _to_budget(full, size, volume, budget)
+        solid = _to_budget(full, size, volume, budget, check)
     clean = solid.simplify(CLEAN * size)
     mesh = (solid if clean.is_empty() else clean).to_mesh64()  # a plate thinner than that stays
     return np.asarray(mesh.vert_properties[:, :3], np.float64), np.asarray(mesh.tri_verts, np.int32)
 
 
-def _closed_quadric(vertices: Vertices, faces: Faces, budget: int) -> manifold3d.Manifold | None:
+def _closed_quadric(
+    vertices: Vertices, faces: Faces, budget: int, check: Callable[[], None]
+) -> manifold3d.Manifold | None:
     """By quadrics, and closed again where they pinched; None where that did not help."""
     target = budget
     for _ in range(MENDS):
+        check()
         vertices, faces = _mended(*_quadric(vertices, faces, target))
         if not is_closed(faces):
             return None
@@ -118,7 +126,11 @@ def _collapsed(candidate: manifold3d.Manifold, volume: float) -> bool:
 
 
 def _to_budget(
-    solid: manifold3d.Manifold, size: float, volume: float, budget: int
+    solid: manifold3d.Manifold,
+    size: float,
+    volume: float,
+    budget: int,
+    check: Callable[[], None],
 ) -> manifold3d.Manifold:
     """Search the tolerance: the face count falls about as 1/tolerance, so guesses rescale by it.
 
@@ -129,6 +141,7 @@ def _to_budget(
     best = solid
     low, high, start = 0.0, np.inf, solid
     for _ in range(MAX_ROUNDS):
+        check()
         candidate = start.simplify(tolerance)
         count = candidate.num_tri()
         if _collapsed(candidate, volume):

@@ -173,6 +173,36 @@ def test_a_mesh_that_is_none_is_refused_in_words(flaw: str, code: str) -> None:
     assert caught.value.next_step
 
 
+def test_the_longer_stages_look_in_between() -> None:
+    """Before a pass of the simplification, parts of the search, each view and the normal map."""
+    ball = bumpy(4)
+    square = View(np.ones((64, 64, 4), np.float32), Camera(object_to_camera(0, 0)))
+    told: list[str] = []
+
+    def looks(views: int, normal_map: bool, stop: int = -1) -> list[str]:
+        """The stages in which it looked; at the look of that number it is stopped."""
+        seen: list[str] = []
+
+        def check() -> None:
+            seen.append(told[-1])
+            if len(seen) == stop:
+                raise InterruptedError
+
+        told.clear()
+        options = FinishOptions(1000, 256, normal_map=normal_map)
+        finish(ball, options, stage=told.append, check=check, views=[square] * views)
+        return seen
+
+    least = looks(0, False)
+    assert least.count("simplify") >= 1 and least.count("bake") >= 1
+    every = looks(2, True)
+    assert len(every) == len(least) + 2 + 1
+    for stop in range(1, len(every) + 1):
+        with pytest.raises(InterruptedError):
+            looks(2, True, stop)
+        assert told[-1] == every[stop - 1]
+
+
 @pytest.mark.parametrize("scale", [2.0**-30, 2.0**40])
 def test_size_has_no_effect(scale: float) -> None:
     """A power of two changes no digit: the same charts and the same picture."""
