@@ -34,7 +34,10 @@ def _problem(description: str) -> Docs:
 
 
 PROBLEMS: Responses = {
-    "4XX": _problem("The request is at fault; `detail` says what and `next_step` what to do."),
+    "4XX": _problem(
+        "The request is at fault, or what it needs is not here; `detail` says what and `next_step` "
+        "what to do."
+    ),
     "5XX": _problem("The service is at fault; `request_id` is in its log."),
 }
 """Of every endpoint."""
