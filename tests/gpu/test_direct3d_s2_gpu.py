@@ -1,18 +1,33 @@
-"""Direct3D-S2's own kernels on a GPU, against plain PyTorch in fp64."""
+"""Direct3D-S2 on a GPU: its kernels and refiners as in plain PyTorch, its memory given back."""
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Tensor
 
+from models.context import Cancelled, InputFile, LocalContext
 from models.image_to_mesh.direct3d_s2.adaptive import launch, smoothed_by_taps
+from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks
+from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
 from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU, plain
+from models.image_to_mesh.direct3d_s2.pipeline import IMAGE_WEIGHTS, Direct3DS2Pipeline
+from models.image_to_mesh.direct3d_s2.refiner import Refiner
+from models.image_to_mesh.direct3d_s2.sign_refiner import SignRefiner
+from models.image_to_mesh.direct3d_s2.sparse_decoder import Decoded
+from models.image_to_mesh.options import Direct3DS2Options
 from models.nn.attention import Segments
 from models.nn.fused import Norm, Update, residual_norm
+from models.nn.residency import Residency
+from tests.models.image_to_mesh.direct3d_s2.tiny import tiny_release, with_eggs, write_safetensors
+from tests.models.image_to_mesh.trellis.tiny import write_dinov2
 
 pytestmark = pytest.mark.gpu
 
@@ -64,3 +79,105 @@ def test_group_norm(cuda: str, rng: np.random.Generator, shape: tuple[int, ...])
         for found in (norm(x), plain(x, 4, *affine, norm.eps)):
             # one rounding of fp16, or two
             assert (found.double() - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_refiners(cuda: str, rng: np.random.Generator) -> None:
+    """Of four levels, in overlapping patches, some of them empty: as fp32 on the CPU."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    small = {"layers_per_block": 1, "layers_mid_block": 0, "widths": (8, 16, 16, 32)}
+    refiner = Refiner(**small, patch_size=32, resolution=64).eval()
+    signs = SignRefiner(**small, patch_size=32, resolution=64).eval()
+    cells = (torch.rand(8, 8, 8) < 0.1).nonzero().int()
+    distances = torch.rand(len(cells), 1, EDGE, EDGE, EDGE) * 2 - 1
+    features = torch.randn(len(cells), 8, EDGE, EDGE, EDGE)
+    fine = (torch.rand(16, 16, 16) < 0.1).nonzero().int()
+    apart = torch.rand(len(fine), 1, EDGE, EDGE, EDGE) * 2 - 1
+
+    def refined(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        def blocks(cells: Tensor, values: Tensor, resolution: int) -> Blocks:
+            return Blocks(cells.to(device), values.to(device, dtype), resolution)
+
+        for network in (refiner, signs):
+            network.to(device, dtype)
+        decoded = Decoded(blocks(cells, distances, 64), blocks(cells, features, 64))
+        seen = signs.patch(torch.ones(1, 1, 32, 32, 32, device=device, dtype=dtype))
+        assert signs(blocks(fine, apart, 128)).unique().tolist() in ([-1, 1], [1], [-1])
+        return refiner(decoded).float().cpu(), seen.float().cpu()
+
+    expected = refined("cpu", torch.float32)
+    for found, exact in zip(refined(cuda, torch.float16), expected, strict=True):
+        # a few dozen roundings of fp16, of numbers of about one
+        assert (found - exact).abs().max() <= 2e-2 * exact.abs().max()
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    weights = tmp_path_factory.mktemp("models")
+    release = tiny_release("1.1")
+    write_safetensors(release, weights / release.entry)
+    write_dinov2(weights / IMAGE_WEIGHTS)
+    return weights
+
+
+@pytest.fixture
+def disc(tmp_path: Path) -> InputFile:
+    ticks = np.linspace(-1, 1, 160)
+    rgba = np.full((160, 160, 4), 128, np.uint8)
+    rgba[..., 3] = 255 * (ticks[:, None] ** 2 + ticks**2 < 0.5)
+    Image.fromarray(rgba).save(tmp_path / "disc.png")
+    return InputFile(tmp_path / "disc.png", "disc.png")
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that tensors hold, and that the allocator keeps from others."""
+    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+
+@pytest.mark.parametrize("offload", [False, True], ids=["resident", "off_loaded"])
+def test_memory_is_back_after_success_cancel_and_failure(
+    cuda: str,
+    folder: Path,
+    disc: InputFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offload: bool,
+) -> None:
+    """Networks as released but for their sizes, and an egg in the place of what they decode."""
+    release = tiny_release("1.1")
+    residency = Residency(cuda, offload=offload)
+    places = folder / release.entry, folder / IMAGE_WEIGHTS
+    generator = with_eggs(load_generator(release, *places, residency, torch.float16))
+    pipeline = Direct3DS2Pipeline(generator)
+    options = Direct3DS2Options(faces=500, texture_size=1024)
+    pipeline(LocalContext(tmp_path, device=cuda), [disc], options)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = memory()
+    pipeline(LocalContext(tmp_path, device=cuda), [disc], options)
+    assert all(now <= then for now, then in zip(memory(), before, strict=True))
+
+    for stage in ("coarse", "latent_512", "surface_512", "latent_1024"):
+        seen: list[str] = []
+        context = LocalContext(
+            tmp_path,
+            device=cuda,
+            on_progress=lambda name, *_, seen=seen: seen.append(name),
+            is_cancelled=lambda stage=stage, seen=seen: seen.count(stage) > 1,
+        )
+        with pytest.raises(Cancelled) as stopped:
+            pipeline(context, [disc], options)
+        assert all(now <= then for now, then in zip(memory(), before, strict=True))
+        assert stopped.value.code == "cancelled"  # held until here, as a job's record would
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(generator.networks.sparse_flow_1024.out_layer, "forward", broken)
+    with pytest.raises(RuntimeError, match="out of luck") as failed:
+        pipeline(LocalContext(tmp_path, device=cuda), [disc], options)
+    assert all(now <= then for now, then in zip(memory(), before, strict=True))
+    assert failed.value.args

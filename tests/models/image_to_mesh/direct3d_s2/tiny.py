@@ -143,7 +143,7 @@ class Egg(nn.Module):
 
     def forward(self, latent: SparseTensor, head: object = None) -> Decoded:
         cells = latent.coords[:, 1:]
-        empty = torch.zeros(len(cells), 1, EDGE, EDGE, EDGE)
+        empty = torch.zeros(len(cells), 1, EDGE, EDGE, EDGE, device=cells.device)
         places = Blocks(cells, empty, self.out_resolution).voxels()
         sdf = (STEEP * egg(places, self.out_resolution)).clamp(-1, 1)
         decoded = Blocks(cells, sdf.view_as(empty), self.out_resolution)
@@ -163,7 +163,7 @@ class Sides(nn.Module):
 
     def forward(self, sdf: Blocks, on_patch: object) -> Tensor:
         side = sdf.resolution // 2
-        ticks = torch.arange(side)
+        ticks = torch.arange(side, device=sdf.cells.device)
         places = torch.stack(torch.meshgrid(ticks, ticks, ticks, indexing="ij"), dim=-1)
         on_patch(1, 1)
         return egg(places, side).sign().to(torch.int8)
@@ -180,7 +180,8 @@ class PassThrough(nn.Module):
         return features
 
     def forward(self, decoded: Decoded, on_patch: object) -> Tensor:
-        grid = decoded.sdf.patch((0, 0, 0), decoded.sdf.side, torch.ones(1))
+        sdf = decoded.sdf
+        grid = sdf.patch((0, 0, 0), sdf.side, sdf.values.new_ones(1))
         assert grid is not None
         on_patch(1, 1)
         return grid[0]
