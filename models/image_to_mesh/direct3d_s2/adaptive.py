@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from models.nn.backends import own_kernels
+from models.nn.fused.functional import computed_in
 
 ROUNDS = 3
 
@@ -39,7 +40,7 @@ def adaptive_block(
 
 def _smoothed(x: Tensor, weights: Tensor) -> Tensor:
     """Each voxel's neighbourhood weighed by its own 27 numbers; zeros beyond the border."""
-    if x.is_cuda and own_kernels():
+    if x.is_cuda and own_kernels() and computed_in(x.dtype, x.device):
         return launch(x.contiguous(), weights.contiguous())
     return smoothed_by_taps(x, weights)
 
@@ -68,5 +69,6 @@ def launch(x: Tensor, weights: Tensor) -> Tensor:
     voxels = extent[0] * extent[1] * extent[2]
     grid = (-(-voxels // BLOCK), items)
     padded = 1 << (channels - 1).bit_length()
-    smooth[grid](x, weights, out, channels, *extent, BLOCK=BLOCK, CHANNELS=padded, num_warps=4)
+    with torch.cuda.device_of(x):
+        smooth[grid](x, weights, out, channels, *extent, BLOCK=BLOCK, CHANNELS=padded, num_warps=4)
     return out

@@ -13,13 +13,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from models.nn.backends import own_kernels
+from models.nn.fused.functional import computed_in
 
 
 class GroupNormSiLU(nn.GroupNorm):
     """In fp32; the result has the dtype of the input."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z]
-        if x.is_cuda and own_kernels():
+        if x.is_cuda and own_kernels() and computed_in(x.dtype, x.device):
             return launch(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
         return plain(x, self.num_groups, self.weight, self.bias, self.eps)
 
@@ -71,15 +72,19 @@ def launch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> 
     numbers = width * voxels
     parts, steps = _shared_out(numbers)
     means, squares = x.new_empty(2, items * groups, parts, dtype=torch.float32)
-    part_moments[parts, items * groups](x, means, squares, numbers, steps, BLOCK=BLOCK, num_warps=4)
     out, span = torch.empty_like(x), steps * BLOCK
-    programs, steps = _shared_out(voxels)
-    norm_silu[programs, items * channels](
-        *(x, means, squares, weight, bias, out, channels, width, voxels, parts, span, steps, eps),
-        BLOCK=BLOCK,
-        PARTS=PROGRAMS,
-        num_warps=4,
-    )
+    programs, blocks = _shared_out(voxels)
+    with torch.cuda.device_of(x):
+        part_moments[parts, items * groups](
+            x, means, squares, numbers, steps, BLOCK=BLOCK, num_warps=4
+        )
+        norm_silu[programs, items * channels](
+            *(x, means, squares, weight, bias, out),
+            *(channels, width, voxels, parts, span, blocks, eps),
+            BLOCK=BLOCK,
+            PARTS=PROGRAMS,
+            num_warps=4,
+        )
     return out
 
 

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from models.image_to_mesh.direct3d_s2 import adaptive, group_norm
+from models.nn.backends import use_backends
+from models.nn.fused.functional import computed_in
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -71,3 +75,33 @@ def test_interpreted_on_a_cpu(rng: np.random.Generator) -> None:
         # fp32 sums of 27 products; of a group nine times as far from zero as it is wide; fp16's own
         exact = 3e-6 if name.startswith("normed") else 1e-6
         assert error < (1e-3 if "fp16" in name else exact), (name, error)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "sparse", "by"),
+    [
+        ((9, 0), torch.bfloat16, "auto", "ours"),
+        ((7, 5), torch.float16, "triton", "ours"),
+        ((7, 5), torch.bfloat16, "auto", "PyTorch"),
+        ((9, 0), torch.float16, "torch", "PyTorch"),
+    ],
+)
+def test_who_computes(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    sparse: str,
+    by: str,
+) -> None:
+    """Cards before sm_80 have no instructions for bf16; PyTorch computes it there all the same."""
+    computed_in.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    for module, plain in ((group_norm, "plain"), (adaptive, "smoothed_by_taps")):
+        monkeypatch.setattr(module, "launch", lambda *given: "ours")
+        monkeypatch.setattr(module, plain, lambda *given: "PyTorch")
+    x = SimpleNamespace(is_cuda=True, dtype=dtype, device=torch.device("cuda", 0))
+    x.contiguous = lambda: x
+    with use_backends(sparse=sparse):
+        assert group_norm.GroupNormSiLU(2, 4).forward(x) == by
+        assert adaptive._smoothed(x, x) == by
+    computed_in.cache_clear()
