@@ -6,6 +6,7 @@ Knows no network: what a pipeline decodes comes in, what it hands out goes to it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from models.context import Artifact, JsonValue, check_cancelled
@@ -17,6 +18,16 @@ from models.image_to_mesh.options import NetworkOptions
 from models.image_to_mesh.stopwatch import Stopwatch
 
 MESH_FORMATS = ("glb", "obj", "ply", "stl")
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A mesh and the pictures to paint it with; facts and warnings for the report."""
+
+    mesh: ColouredMesh
+    views: Sequence[View] = ()
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def mesh_formats(formats: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from models.image_to_mesh.finishing.fill import fill_nearest
 from models.image_to_mesh.finishing.rasterize import rasterize
-from models.image_to_mesh.geometry.cameras import Camera, to_pixels
+from models.image_to_mesh.geometry.cameras import Projection, to_pixels
 from models.image_to_mesh.geometry.surface import Faces, Vertices
 
 SIDE_PX = 384
@@ -29,7 +29,7 @@ class View:
     """One image of the object. rgba: (H, W, 4) float32 0..1, straight alpha."""
 
     rgba: npt.NDArray[np.float32]
-    camera: Camera
+    camera: Projection
 
     @cached_property
     def beyond_outline(self) -> npt.NDArray[np.float32]:  # (H, W, 3)
@@ -45,12 +45,12 @@ class View:
 
     @property
     def pixels_per_unit(self) -> float:
-        """Pixels of the image per unit of the first camera's frame."""
+        """Pixels of the image per unit of length, at the object's origin."""
         height, width = self.rgba.shape[:2]
         return float(self.camera.scale * max(height, width) / 2)
 
     def pixels(self, points: Vertices) -> npt.NDArray[np.float64]:  # (..., 3) -> (..., 2)
-        """Where points of the first camera's frame lie in the image, as (column, row)."""
+        """Where points of the object's frame lie in the image, as (column, row)."""
         return to_pixels(self.camera.project(points), *self.rgba.shape[:2])
 
 

@@ -7,7 +7,7 @@ and the first camera's (x right, y up, z towards the viewer), in half-image unit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,21 @@ def object_to_camera(azimuth: float, elevation: float) -> Array:  # degrees -> (
     about_y = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(e), -np.sin(e)], [0, np.sin(e), np.cos(e)]])
     return np.asarray(about_x @ about_y)
+
+
+class Projection(Protocol):
+    """What a picture's camera tells of points (..., 3) of the object's frame.
+
+    scale: half-image units per unit of length, at the object's origin. project: (..., 2) half-image
+    units, y up. depth: (...), larger is nearer, in units of length near the origin. towards:
+    (..., 3) unit vectors to the viewer.
+    """
+
+    @property
+    def scale(self) -> float: ...
+    def project(self, points: Array) -> Array: ...
+    def depth(self, points: Array) -> Array: ...
+    def towards(self, points: Array) -> Array: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Knows nothing of arrays.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,3 +35,18 @@ class ReconViaGenOptions(GaussianOptions):
             "than they ask; default: as guidance, else 7.5."
         ),
     ] = None
+    texture_from: Annotated[
+        Literal["decoder", "photos"],
+        Field(
+            description="decoder: the network's own colours. photos (off by default): where a "
+            "photo sees the surface its colours are taken, if the mesh is found to fit the photos' "
+            "outlines and colours; else, and elsewhere, the network's."
+        ),
+    ] = "decoder"
+
+    def without_effect(self) -> dict[str, str]:
+        """A texture is of the formats that have colours."""
+        found = super().without_effect()
+        if self.texture_from == "photos" and not {"glb", "obj", "ply"} & set(self.formats):
+            found["texture_from"] = "formats has none with a mesh's colours"
+        return found

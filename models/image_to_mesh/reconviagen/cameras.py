@@ -10,33 +10,60 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from models.context import JsonValue
+from models.image_to_mesh.preprocess.mask import Cutout
 from models.image_to_mesh.reconviagen.preprocess import Framed
+from models.image_to_mesh.reconviagen.registration.photos import Photo
 from models.image_to_mesh.reconviagen.vggt.poses import decode_poses
 from models.image_to_mesh.trellis.preprocess import SIDE_PX
 
 DIGITS = 6
 
 
-def camera_facts(
+def camera_matrices(
     poses: Tensor,  # fp32 [n, 9], encoded
     frames: Sequence[Framed],
-) -> list[JsonValue]:
-    """Of each view: from world to camera (3 rows of 4), and its intrinsics (3 rows of 3).
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each view: from world to camera fp64 [3, 4], and its intrinsics fp64 [3, 3].
 
     Intrinsics refer to the whole photo, whose corner is pixel (0, 0), not to the square cut out.
-    None in place of what the network found no answer to: a field of view of nothing, say.
+    Not finite where the network found no answer: a field of view of nothing, say.
     """
     to_camera, of_square = decode_poses(poses.double(), SIDE_PX, SIDE_PX)
-    facts: list[JsonValue] = []
+    found = []
     for view, frame in enumerate(frames):
         intrinsics = of_square[view].clone()
         intrinsics[:2] *= frame.side_px / SIDE_PX
         intrinsics[0, 2] += frame.left_px
         intrinsics[1, 2] += frame.top_px
-        facts.append(
-            {"world_to_camera": _rows(to_camera[view]), "intrinsics_px": _rows(intrinsics)}
+        found.append((to_camera[view], intrinsics))
+    return found
+
+
+def camera_facts(
+    poses: Tensor,  # fp32 [n, 9], encoded
+    frames: Sequence[Framed],
+) -> list[JsonValue]:
+    """`camera_matrices` in rows of rounded numbers; None in place of what is not finite."""
+    return [
+        {"world_to_camera": _rows(to_camera), "intrinsics_px": _rows(intrinsics)}
+        for to_camera, intrinsics in camera_matrices(poses, frames)
+    ]
+
+
+def photos_of(
+    poses: Tensor,  # fp32 [n, 9], encoded
+    frames: Sequence[Framed],
+    cutouts: Sequence[Cutout],
+) -> list[Photo | None]:
+    """The photos with their cameras as plain arrays; None where a camera is not finite."""
+    return [
+        Photo(cutout.rgba, to_camera.numpy(), intrinsics.numpy())
+        if to_camera.isfinite().all() and intrinsics.isfinite().all()
+        else None
+        for cutout, (to_camera, intrinsics) in zip(
+            cutouts, camera_matrices(poses, frames), strict=True
         )
-    return facts
+    ]
 
 
 def _rows(matrix: Tensor) -> list[list[float]] | None:

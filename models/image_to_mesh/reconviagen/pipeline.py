@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import torch
 
@@ -21,14 +22,17 @@ from models.context import (
     RunContext,
     check_cancelled,
 )
+from models.image_to_mesh.delivery import Painted
+from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import ReconViaGenOptions
 from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
 from models.image_to_mesh.preprocess.source import mask_source
-from models.image_to_mesh.reconviagen.cameras import camera_facts
+from models.image_to_mesh.reconviagen.cameras import camera_facts, photos_of
 from models.image_to_mesh.reconviagen.checkpoint import Folders, load_generator
 from models.image_to_mesh.reconviagen.generator import Conditions, Generator
+from models.image_to_mesh.reconviagen.photo_texture import photo_texture
 from models.image_to_mesh.reconviagen.preprocess import Framed, frame_on_black
 from models.image_to_mesh.reconviagen.release import read_release
 from models.image_to_mesh.stopwatch import Stopwatch
@@ -52,6 +56,7 @@ WEIGHTS, VGGT_WEIGHTS, IMAGE_WEIGHTS = (
     "vggt-object-v0-1",
     "dinov2-large-registers",
 )
+SEARCH = "models.image_to_mesh.reconviagen.registration.search_compiled"
 NEEDED_BYTES = 15 << 30
 """A device with less free memory than this holds one network at a time: 16 photos with all of them
 on the card took 14.5 GB."""
@@ -65,6 +70,7 @@ def load(device: str) -> Pipeline:
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
     generator = load_generator(release, folders, residency, chosen_dtype(place))
     warm_up()
+    import_module(SEARCH)  # compiled now, or the first job would wait for it
     return ReconViaGenPipeline(generator, release)
 
 
@@ -113,8 +119,17 @@ class ReconViaGenPipeline:
             conditions, coords, noise, samplers[1], each_step(watch, 0.42, 0.7)
         )
 
-        # 5. Decode the latent: a surface, Gaussians, or both; finish, and write the files.
-        results = decode_and_deliver(self.generator, latent, options, watch)
+        # 5. Decode the latent: a surface, Gaussians, or both; find the surface in the photos if
+        # they are to paint it; finish, and write the files.
+        def paint(mesh: ColouredMesh) -> Painted:
+            if options.texture_from == "decoder":
+                return Painted(mesh)
+            watch.stage("register", 0.75)
+            photos = photos_of(conditions.poses, frames, cutouts)
+            names = [cutout.name for cutout in cutouts]
+            return photo_texture(mesh, photos, names, lambda: watch.advance(0.75))
+
+        results = decode_and_deliver(self.generator, latent, options, watch, paint)
         facts = {"voxels": len(coords), **results.facts}
         warnings = [note for cutout in cutouts for note in cutout.notes] + results.warnings
         if len(inputs) == 1:

@@ -5,6 +5,7 @@ It knows decoders by what they give, not how the latent was found; files go wher
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.context import Artifact, InvalidInput, JsonValue
-from models.image_to_mesh.delivery import deliver, mesh_formats
+from models.image_to_mesh.delivery import Painted, deliver, mesh_formats
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.options.shared import GaussianOptions
 from models.image_to_mesh.stopwatch import Stopwatch
@@ -40,10 +41,15 @@ class Results:
 
 
 def decode_and_deliver(
-    decoders: Decoders, latent: SparseTensor, options: GaussianOptions, watch: Stopwatch
+    decoders: Decoders,
+    latent: SparseTensor,
+    options: GaussianOptions,
+    watch: Stopwatch,
+    paint: Callable[[ColouredMesh], Painted] = Painted,
 ) -> Results:
     """The last 30 % of a pipeline: every format that `options` asks for.
 
+    paint: finds pictures that know the surface's colours better; by itself the mesh has none.
     Raises InvalidInput where the latent has no surface.
     """
     made: dict[str, Artifact] = {}
@@ -58,10 +64,11 @@ def decode_and_deliver(
         facts["gaussians"] = len(gaussians.means)
     if meshes := mesh_formats(options.formats):
         watch.stage("surface", 0.73)
-        surface = placed(decoders.mesh(latent))
-        files, more, warnings = deliver(surface, options, watch, (0.78, 1.0))
+        painted = paint(placed(decoders.mesh(latent)))
+        files, more, notes = deliver(painted.mesh, options, watch, (0.78, 1.0), views=painted.views)
         made |= zip(meshes, files, strict=True)
-        facts |= more
+        facts |= painted.facts | more
+        warnings = [*painted.warnings, *notes]
     watch.stage("done", 1.0)
     return Results([made[kind] for kind in dict.fromkeys(options.formats)], facts, warnings)
 
