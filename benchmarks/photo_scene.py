@@ -5,6 +5,7 @@ Knows nothing of registration: it draws what `register` is to find, and says wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ Array = npt.NDArray[Any]
 
 SIDE_PX = 512
 LIGHT = np.array([0.4, 0.8, 0.45])
+
+Paint = Callable[[Array, Array], Array]
+"""What points (P, 3) of the surface whose own colours are (P, 3) look like: (P, 3)."""
+
+
+def as_they_are(points: Array, colours: Array) -> Array:
+    return colours
+
+
+def pattern(rng: np.random.Generator, size: float = 0.08, strength: float = 0.3) -> Paint:
+    """Blotches and stripes of about this share of the object's size: detail as a print has it."""
+    waves = rng.normal(size=(12, 3)) * np.pi / size
+    phases, tints = rng.uniform(0, 7, 12), rng.normal(size=(12, 3))
+
+    def paint(points: Array, colours: Array) -> Array:
+        print_ = np.tanh(1.5 * np.sin(points @ waves.T + phases) @ tints / np.sqrt(12))
+        return np.clip(0.15 + 0.7 * colours + strength * print_, 0, 1)
+
+    return paint
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ def decoded(
     faces: int = 20_000,
     blurs: int = 6,
     bend: float = 0.01,
+    paint: Paint = as_they_are,
 ) -> ColouredMesh:
     """As a network would decode it: many faces that share vertices, colours blurred over so many
     rings of neighbours, its surface off by waves of this share of its size."""
@@ -77,6 +98,7 @@ def decoded(
     ones = np.ones(len(ends))
     ring = sparse.coo_matrix((ones, (ends[:, 0], ends[:, 1])), shape=(len(counts),) * 2).tocsr()
     ring = ring + ring.T + sparse.eye(len(counts))
+    colours = paint(values[first, :3], colours)
     for _ in range(blurs):
         colours = (ring @ colours) / np.asarray(ring.sum(axis=1))
     points = values[first, :3].astype(np.float64)
@@ -101,6 +123,7 @@ def shoot(
     share: float = 0.01,
     exposure: float = 0.0,
     shaded: bool = False,
+    paint: Paint = as_they_are,
 ) -> Scene:
     """Photos from all around, the world being that of the first camera, in units of its own.
 
@@ -113,7 +136,7 @@ def shoot(
     truth, pictures, cameras = [], [], []
     for number in range(count):
         camera, intrinsics, height, width = _camera(number * 360 / count, rng)
-        rgba = render(mesh, camera, intrinsics, height, width, shaded=shaded)
+        rgba = render(mesh, camera, intrinsics, height, width, shaded=shaded, paint=paint)
         rgba[..., :3] = np.clip(rgba[..., :3] * np.exp(exposure * rng.normal()), 0, 1)
         truth.append(camera)
         pictures.append((rgba, intrinsics))
@@ -157,6 +180,7 @@ def render(
     width: int,
     *,
     shaded: bool = False,
+    paint: Paint = as_they_are,
 ) -> npt.NDArray[np.float32]:  # (H, W, 4), straight alpha
     """Four samples a pixel; with Lambert shading by one lamp if `shaded`."""
     colours = mesh.colours
@@ -168,7 +192,8 @@ def render(
     at = (seen[:, :2] / seen[:, 2:] * intrinsics[[0, 1], [0, 1]] + intrinsics[:2, 2]) * 2 - 0.5
     raster = rasterize(at, 1 / seen[:, 2], mesh.faces, 2 * height, 2 * width)
     fine = np.zeros((2 * height, 2 * width, 4), np.float32)
-    fine[raster.covered, :3] = raster.interpolate(colours, mesh.faces)
+    both = raster.interpolate(np.concatenate([mesh.vertices, colours], axis=1), mesh.faces)
+    fine[raster.covered, :3] = paint(both[:, :3], both[:, 3:])
     fine[raster.covered, 3] = 1
     mixed = fine.reshape(height, 2, width, 2, 4).mean(axis=(1, 3))
     mixed[..., :3] /= np.maximum(mixed[..., 3:], 1e-6)

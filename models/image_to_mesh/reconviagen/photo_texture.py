@@ -28,7 +28,7 @@ VIEW_IOU, MEAN_IOU = 0.86, 0.89
 at most (docs/benchmarks.md, textures from photos)."""
 COLOUR_ERROR = 0.15
 COLOUR_SURE = 0.08
-COLOUR_OF_SPREAD = 1.15
+COLOUR_OF_SPREAD = 0.9
 """Colours may be off by the first. From the second on they may not be off by more than this share
 of how far the photo's own spread: what looks like another object, or like its other side, is."""
 LEAST_SHARE = 0.5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -20,6 +21,8 @@ Doubles = npt.NDArray[np.float64]
 
 INNER_PX = 2.0
 """Colours are compared this far from the outlines, where no background is mixed in."""
+BLUR_SHARE = 0.012
+"""Of the square's side. A network's colours are blurred: so are both before they are compared."""
 LEAST_INNER = 20
 """Pixels: of fewer, colours say nothing."""
 NEAR = 0.05
@@ -79,9 +82,22 @@ def fit(drawing: Drawing, square: Square) -> Fit:
     mine = inner(drawing, square)
     if mine.sum() < LEAST_INNER:
         return Fit(iou, np.ones(3, np.float32), 1.0, 0.0)
-    shown = square.colours[tuple(drawing.pixels[mine].T)]
-    drawn = drawing.colours[mine]
+    at = tuple(drawing.pixels[mine].T)
+    shown, drawn = _blurred(square.colours[at], drawing.colours[mine], at, len(square.solid))
     gain = gains(drawn, shown)
     error = float(np.sqrt(((shown - gain * drawn) ** 2).mean()))
     spread = float(np.sqrt(((shown - shown.mean(axis=0)) ** 2).mean()))
     return Fit(iou, gain, error, spread)
+
+
+def _blurred(
+    shown: Array, drawn: Array, at: tuple[npt.NDArray[np.intp], ...], side_px: int
+) -> tuple[Array, Array]:  # (K, 3) each
+    """Each pixel mixed with its neighbours, those alone that are compared."""
+    canvas = np.zeros((side_px, side_px, 7), np.float32)
+    canvas[at] = np.concatenate([shown, drawn, np.ones((len(shown), 1))], axis=1)
+    mixed = np.stack(
+        [cv2.GaussianBlur(canvas[..., k], (0, 0), BLUR_SHARE * side_px) for k in range(7)], axis=-1
+    )[at]
+    mixed = mixed[:, :6] / mixed[:, 6:]
+    return mixed[:, :3], mixed[:, 3:]

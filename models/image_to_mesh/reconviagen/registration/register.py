@@ -22,7 +22,7 @@ from models.image_to_mesh.reconviagen.registration.search import Search
 Doubles = npt.NDArray[np.float64]
 
 POINTS = 1500
-CANDIDATES = 4
+CANDIDATES, TURNS = 4, 2
 COARSE_PX, FINE_PX = 64, 128
 COARSE_STEPS, FINE_STEPS, FREE_STEPS = 4, 4, 6
 LEAST_GAIN = 0.002
@@ -63,13 +63,19 @@ def register(
     coarse = Refinement(light, photos, COARSE_PX)
     cameras, still = [photo.to_camera for photo in photos], np.zeros((len(photos), 6))
     tried: list[tuple[float, Guess]] = []
-    for _, placement in found:
+
+    def attempt(placement: Placement) -> None:
         guess = Guess(placement, cameras, still)
         for _ in range(COARSE_STEPS):
             guess = coarse.step(guess, free=False)
         tried.append((score(coarse.fits(guess)), guess))
         on_part()
-    guess = max(tried, key=lambda one: one[0])[1]
+
+    for _, placement in found:
+        attempt(placement)
+    for placement in search.turned_about(_best(tried).placement, TURNS):
+        attempt(placement)
+    guess = _best(tried)
 
     # 3. It alone, finely; then each camera too, as far as that helps.
     fine = Refinement(light, photos, FINE_PX)
@@ -84,6 +90,10 @@ def register(
         on_part()
     freed = Registration(guess.placement, guess.cameras, fine.fits(guess), True)
     return freed if score(freed.fits) > score(best.fits) + LEAST_GAIN else best
+
+
+def _best(tried: Sequence[tuple[float, Guess]]) -> Guess:
+    return max(tried, key=lambda one: one[0])[1]
 
 
 def score(fits: Sequence[Fit]) -> float:

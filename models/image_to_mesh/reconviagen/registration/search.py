@@ -7,6 +7,7 @@ each rotation, size and place follow from the boxes around the photos' objects.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from models.image_to_mesh.reconviagen.registration.placement import (
     Placement,
     all_around,
     degrees_between,
+    turned,
 )
 
 Array = npt.NDArray[np.float32]
@@ -31,6 +33,7 @@ COLOUR_WEIGHT = 1.0
 KEPT = 16
 APART_DEGREES = 20.0
 TRIALS = 40
+TURN_DEGREES = 6.0
 SPREADS = (8.0, 4.0, 2.0)
 """Degrees that trials stray; their place strays by as much of the object's size."""
 
@@ -113,6 +116,18 @@ class Search:
             found = [self._moved_about(*one, spread, rng) for one in found]
             found = _apart(found, max(count, len(found) // 2))
         return found[:count]
+
+    def turned_about(self, placement: Placement, count: int) -> list[Placement]:
+        """The best of its turns about each axis: a round object's outline tells nothing of them."""
+        _, principal = np.linalg.eigh(np.cov(self.points.T.astype(float)))
+        angles = np.radians(np.arange(TURN_DEGREES, 360, TURN_DEGREES))
+        trials = [
+            replace(placement, rotation=placement.rotation @ turned(angle * axis))
+            for axis in (*np.eye(3), *principal.T)
+            for angle in angles
+        ]
+        scored = list(zip(self.scores(trials), trials, strict=True))
+        return [one for _, one in _apart(scored, count)]
 
     def _moved_about(
         self, score: float, placement: Placement, spread: float, rng: np.random.Generator
