@@ -55,10 +55,13 @@ def photos_of(
     frames: Sequence[Framed],
     cutouts: Sequence[Cutout],
 ) -> list[Photo | None]:
-    """The photos with their cameras as plain arrays; None where a camera is not finite."""
+    """The photos with their cameras as plain arrays; None where a camera is not finite, or sees
+    half of the world or more."""
     return [
         Photo(cutout.rgba, to_camera.numpy(), intrinsics.numpy())
-        if to_camera.isfinite().all() and intrinsics.isfinite().all()
+        if to_camera.isfinite().all()
+        and intrinsics.isfinite().all()
+        and (intrinsics.diagonal() > 0).all()
         else None
         for cutout, (to_camera, intrinsics) in zip(
             cutouts, camera_matrices(poses, frames), strict=True

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from models.context import JsonValue
 from models.image_to_mesh.delivery import Painted
 from models.image_to_mesh.finishing.coloured import ColouredMesh
+from models.image_to_mesh.finishing.normals import face_normals
 from models.image_to_mesh.finishing.visibility import View
 from models.image_to_mesh.geometry.pinhole import pinhole
 from models.image_to_mesh.reconviagen.registration.drawing import Fit
@@ -47,6 +48,8 @@ def photo_texture(
 
     on_part: called often; what it raises ends the work."""
     begin = time.perf_counter()
+    if not _is_surface(mesh):
+        return Painted(mesh)  # finishing says why it refuses it
     known = [index for index, photo in enumerate(photos) if photo is not None]
     cropped = [photo.cropped() for photo in photos if photo is not None]
     facts: dict[str, JsonValue] = {"source": "decoder", "views": [None] * len(photos)}
@@ -103,6 +106,12 @@ def even_exposures(gains: Sequence[Array]) -> tuple[Array, list[Array]]:
     bounded = np.clip(np.stack(gains), *GAINS).astype(np.float32)
     common = np.median(bounded, axis=0)
     return common, list(common / bounded)
+
+
+def _is_surface(mesh: ColouredMesh) -> bool:
+    if not (np.isfinite(mesh.vertices).all() and np.isfinite(mesh.colours).all()):
+        return False
+    return bool(face_normals(mesh.vertices, mesh.faces).any())
 
 
 def _before(photos: Sequence[Photo]) -> bool:

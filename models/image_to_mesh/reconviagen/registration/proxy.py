@@ -35,6 +35,8 @@ def proxy(mesh: ColouredMesh) -> ColouredMesh:
     faces = cluster[mesh.faces]
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
+    if not len(faces):  # crumbs alone, each within a cell
+        return mesh
     # Many small faces lie in the same three cells, of either winding: one of them is enough.
     ordered = np.sort(faces, axis=1).astype(np.int64)
     _, first = np.unique(

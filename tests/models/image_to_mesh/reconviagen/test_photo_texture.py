@@ -17,8 +17,11 @@ from models.image_to_mesh.finishing.bake_views import paint_views
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.normals import vertex_normals
 from models.image_to_mesh.options import ReconViaGenOptions
+from models.image_to_mesh.preprocess.mask import Cutout
+from models.image_to_mesh.reconviagen.cameras import photos_of
 from models.image_to_mesh.reconviagen.photo_texture import even_exposures, fits, photo_texture
 from models.image_to_mesh.reconviagen.pipeline import ReconViaGenPipeline
+from models.image_to_mesh.reconviagen.preprocess import Framed
 from models.image_to_mesh.reconviagen.registration.drawing import Fit
 from models.image_to_mesh.reconviagen.registration.photos import Photo
 from models.image_to_mesh.trellis.voxel_mesh import DecodedMesh
@@ -110,6 +113,27 @@ def test_cameras_that_look_apart_are_refused(mesh_of: Meshes, rng: np.random.Gen
         painted = photo_texture(truth, photos, NAMES[:3])
         assert not painted.views and painted.mesh is truth
         assert any("network's colours" in warning for warning in painted.warnings)
+
+
+@pytest.mark.parametrize("fault", ["not a number", "flat"])
+def test_what_is_no_surface_is_left_to_finishing(fault: str) -> None:
+    points = np.array([[0, 0, 0], [0.5, 0, 0], [1, 0, 0]], np.float32)
+    if fault == "not a number":
+        points = np.full((3, 3), np.nan, np.float32)
+    mesh = ColouredMesh(points, np.array([[0, 1, 2]], np.int32), np.zeros((3, 3), np.float32))
+    photo = Photo(np.ones((9, 9, 4), np.float32), np.eye(3, 4), np.eye(3))
+    painted = photo_texture(mesh, [photo], NAMES[:1])
+    assert painted.mesh is mesh and not painted.views
+
+
+def test_cameras_that_see_nothing_or_too_much_are_none() -> None:
+    rgba = np.ones((518, 518, 4), np.float32)
+    cutout, frame = Cutout("a.png", rgba, "alpha", 1.0), Framed(rgba[..., :3], 0, 0, 518)
+    poses = torch.tensor([[0, 0, 2, 0, 0, 0, 1, angle, angle] for angle in (0.8, 0.0, 3.5)])
+    found = photos_of(poses.float(), [frame] * 3, [cutout] * 3)
+    assert [photo is not None for photo in found] == [True, False, False]
+    assert found[0] is not None
+    np.testing.assert_allclose(found[0].intrinsics[0, 0], 259 / np.tan(0.4), rtol=1e-6)
 
 
 def test_exposures_become_those_of_the_middle_photo() -> None:
