@@ -83,7 +83,7 @@ def test_sixteen_photos_one_of_another_object_and_one_without_a_camera(
     assert facts["seconds"] > 0
 
 
-@pytest.mark.parametrize("photos", [1, 5])
+@pytest.mark.parametrize("photos", [1, 3])
 def test_another_object_is_refused(photos: int, mesh_of: Meshes, rng: np.random.Generator) -> None:
     scene = shoot(mesh_of("kk_knight"), photos, rng)
     other = decoded(mesh_of("kk_mug_full"), rng)
