@@ -59,8 +59,7 @@ def load(path: Path) -> ColouredMesh:
     """A mesh of the evaluation set, centred, its longest side 1; each corner has its own colour."""
     file = np.load(path)
     corners = file["V"][file["F"]].reshape(-1, 3)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    corners = (corners - (low + high) / 2) / (high - low).max()
+    corners = _in_unit_box(corners)
     faces = np.arange(len(corners), dtype=np.int32).reshape(-1, 3)
     colours = file["C"].reshape(-1, 3).astype(np.float32) / 255
     return ColouredMesh(corners.astype(np.float32), faces, colours)
@@ -76,13 +75,33 @@ def decoded(
 ) -> ColouredMesh:
     """As a network would decode it: many faces that share vertices, colours blurred over so many
     rings of neighbours, its surface off by waves of this share of its size."""
+    values, first, triangles = _welded(_divided(mesh, faces))
+    colours = _blurred(paint(first[:, :3], values[:, 3:]), triangles, blurs)
+    points = first[:, :3].astype(np.float64)
+    waves = sum(np.sin(points @ rng.normal(size=3) * 12 + rng.uniform(0, 7)) for _ in range(8))
+    points += bend * (waves / 4)[:, None] * vertex_normals(points, triangles)
+    return ColouredMesh(
+        _in_unit_box(points).astype(np.float32),
+        np.ascontiguousarray(triangles),
+        np.clip(colours, 0, 1).astype(np.float32),
+    )
+
+
+def _divided(mesh: ColouredMesh, faces: int) -> Array:
+    """Each face in four until there are so many: (F, 3, 6), places and colours of corners."""
     values = np.concatenate([mesh.vertices, mesh.colours], axis=1)[mesh.faces]
     while len(values) < faces:
         a, b, c = values[:, 0], values[:, 1], values[:, 2]
         d, e, f = (a + b) / 2, (b + c) / 2, (c + a) / 2
         parts = [(a, d, f), (d, b, e), (f, e, c), (d, e, f)]
         values = np.concatenate([np.stack(part, axis=1) for part in parts])
-    values = values.reshape(-1, 6)
+    return values
+
+
+def _welded(corners: Array) -> tuple[Array, Array, Array]:
+    """Corners at one place as one vertex: the mean of their colours, the first one's place, and
+    faces (F, 3) without those that have none of their area left."""
+    values = corners.reshape(-1, 6)
     _, first, index, counts = np.unique(
         np.round(values[:, :3] * 1e4), axis=0, return_index=True, return_inverse=True,
         return_counts=True,
@@ -90,28 +109,25 @@ def decoded(
     index = index.reshape(-1)
     triangles = index.astype(np.int32).reshape(-1, 3)
     a, b, c = triangles.T
-    triangles = triangles[(a != b) & (b != c) & (c != a)]
-    colours = np.stack(
-        [np.bincount(index, values[:, 3 + k], len(counts)) / counts for k in range(3)], axis=1
-    )
+    means = np.stack([np.bincount(index, column, len(counts)) / counts for column in values.T], 1)
+    return means, values[first], triangles[(a != b) & (b != c) & (c != a)]
+
+
+def _blurred(colours: Array, triangles: Array, rings: int) -> Array:
+    """Each vertex takes the mean of its neighbours and itself, so many times."""
     ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     ones = np.ones(len(ends))
-    ring = sparse.coo_matrix((ones, (ends[:, 0], ends[:, 1])), shape=(len(counts),) * 2).tocsr()
-    ring = ring + ring.T + sparse.eye(len(counts))
-    colours = paint(values[first, :3], colours)
-    for _ in range(blurs):
+    ring = sparse.coo_matrix((ones, (ends[:, 0], ends[:, 1])), shape=(len(colours),) * 2).tocsr()
+    ring = ring + ring.T + sparse.eye(len(colours))
+    for _ in range(rings):
         colours = (ring @ colours) / np.asarray(ring.sum(axis=1))
-    points = values[first, :3].astype(np.float64)
-    waves = np.zeros(len(points))
-    for _ in range(8):
-        waves += np.sin(points @ rng.normal(size=3) * 12 + rng.uniform(0, 7)) / np.sqrt(4)
-    points += bend * (waves / 2)[:, None] * vertex_normals(points, triangles)
+    return colours
+
+
+def _in_unit_box(points: Array) -> Array:
+    """Centred, the longest side 1."""
     low, high = points.min(axis=0), points.max(axis=0)
-    return ColouredMesh(
-        ((points - (low + high) / 2) / (high - low).max()).astype(np.float32),
-        np.ascontiguousarray(triangles),
-        np.clip(colours, 0, 1).astype(np.float32),
-    )
+    return np.asarray((points - (low + high) / 2) / (high - low).max())
 
 
 def shoot(

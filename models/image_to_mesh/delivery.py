@@ -21,7 +21,7 @@ MESH_FORMATS = ("glb", "obj", "ply", "stl")
 
 
 @dataclass(frozen=True)
-class Painted:
+class ViewedMesh:
     """A mesh and the pictures to paint it with; facts and warnings for the report."""
 
     mesh: ColouredMesh

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from models.context import Unavailable
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.context import InputFile, Unavailable
 from models.splat_to_sog.device import import_cupy
 
 
@@ -15,3 +19,13 @@ def cuda() -> str:
     except Unavailable as missing:
         pytest.skip(missing.message)
     return "cuda:0"
+
+
+@pytest.fixture
+def disc(tmp_path: Path) -> InputFile:
+    """A picture of a grey disc, its background transparent."""
+    ticks = np.linspace(-1, 1, 160)
+    rgba = np.full((160, 160, 4), 128, np.uint8)
+    rgba[..., 3] = 255 * (ticks[:, None] ** 2 + ticks**2 < 0.5)
+    Image.fromarray(rgba).save(tmp_path / "disc.png")
+    return InputFile(tmp_path / "disc.png", "disc.png")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from torch import Tensor
 
 from models.context import Cancelled, InputFile, LocalContext
@@ -26,6 +25,7 @@ from models.image_to_mesh.options import Direct3DS2Options
 from models.nn.attention import Segments
 from models.nn.fused import Norm, Update, residual_norm
 from models.nn.residency import Residency
+from tests.gpu.memory import memory
 from tests.models.image_to_mesh.direct3d_s2.tiny import tiny_release, with_eggs, write_safetensors
 from tests.models.image_to_mesh.trellis.tiny import write_dinov2
 
@@ -121,20 +121,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_safetensors(release, weights / release.entry)
     write_dinov2(weights / IMAGE_WEIGHTS)
     return weights
-
-
-@pytest.fixture
-def disc(tmp_path: Path) -> InputFile:
-    ticks = np.linspace(-1, 1, 160)
-    rgba = np.full((160, 160, 4), 128, np.uint8)
-    rgba[..., 3] = 255 * (ticks[:, None] ** 2 + ticks**2 < 0.5)
-    Image.fromarray(rgba).save(tmp_path / "disc.png")
-    return InputFile(tmp_path / "disc.png", "disc.png")
-
-
-def memory() -> tuple[int, int]:
-    """Bytes that tensors hold, and that the allocator keeps from others."""
-    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 
 
 @pytest.mark.parametrize("offload", [False, True], ids=["resident", "off_loaded"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from models.context import Cancelled, InputFile, LocalContext
@@ -20,6 +19,7 @@ from models.image_to_mesh.reconviagen.pipeline import ReconViaGenPipeline
 from models.image_to_mesh.reconviagen.release import read_release
 from models.nn.attention import Segments
 from models.nn.residency import Residency
+from tests.gpu.memory import memory
 from tests.models.image_to_mesh.reconviagen.tiny import tiny_vggt, write_all
 
 pytestmark = pytest.mark.gpu
@@ -80,20 +80,6 @@ def test_views_are_averaged_as_in_fp64(
     x, views = x.to("cuda", dtype), views.to("cuda", dtype)
     out = layer(x, layer.keys_values(views), Segments([700])).cpu().double()
     assert (out - exact).norm() <= 2 * WITHIN[dtype] * exact.norm()
-
-
-@pytest.fixture
-def disc(tmp_path: Path) -> InputFile:
-    ticks = np.linspace(-1, 1, 160)
-    rgba = np.full((160, 160, 4), 128, np.uint8)
-    rgba[..., 3] = 255 * (ticks[:, None] ** 2 + ticks**2 < 0.5)
-    Image.fromarray(rgba).save(tmp_path / "disc.png")
-    return InputFile(tmp_path / "disc.png", "disc.png")
-
-
-def memory() -> tuple[int, int]:
-    """Bytes that tensors hold, and that the allocator keeps from others."""
-    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 
 
 @pytest.mark.parametrize("offload", [False, True], ids=["resident", "off_loaded"])

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.nn.backends import own_kernels
-from models.nn.fused.functional import computed_in
+from models.nn.fused.functional import ours_compute
 
 ROUNDS = 3
 
@@ -40,7 +39,7 @@ def adaptive_block(
 
 def _smoothed(x: Tensor, weights: Tensor) -> Tensor:
     """Each voxel's neighbourhood weighed by its own 27 numbers; zeros beyond the border."""
-    if x.is_cuda and own_kernels() and computed_in(x.dtype, x.device):
+    if ours_compute(x):
         return launch(x.contiguous(), weights.contiguous())
     return smoothed_by_taps(x, weights)
 

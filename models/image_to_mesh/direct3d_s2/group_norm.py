@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.nn.backends import own_kernels
-from models.nn.fused.functional import computed_in
+from models.nn.fused.functional import ours_compute
 
 
 class GroupNormSiLU(nn.GroupNorm):
     """In fp32; the result has the dtype of the input."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z]
-        if x.is_cuda and own_kernels() and computed_in(x.dtype, x.device):
+        if ours_compute(x):
             return launch(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
         return plain(x, self.num_groups, self.weight, self.bias, self.eps)
 

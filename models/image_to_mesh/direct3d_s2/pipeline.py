@@ -36,6 +36,7 @@ from models.image_to_mesh.preprocess.decode import decode
 from models.image_to_mesh.preprocess.mask import Cutout, cut_out
 from models.image_to_mesh.preprocess.source import mask_source
 from models.image_to_mesh.stopwatch import Stopwatch
+from models.image_to_mesh.trellis.preprocess import in_bytes
 from models.nn.memory import memory_returned
 from models.nn.residency import Residency, should_offload
 from models.nn.samplers import Step
@@ -89,7 +90,7 @@ class Direct3DS2Pipeline:
         watch.stage("decode", 0.0)
         masks = mask_source(options.mask, context.device, partial(check_cancelled, context))
         cutout = cut_out(decode(_only(inputs)), options.seed, masks)
-        picture = centre_on_white((cutout.rgba * 255 + 0.5).astype(np.uint8))
+        picture = centre_on_white(in_bytes(cutout.rgba))
 
         # 2. Look: DINOv2's tokens.
         watch.stage("look", 0.02)

@@ -111,11 +111,8 @@ class Document:
         document = {**self.root, **{name: part for name, part in parts.items() if part}}
         document["buffers"] = [{"byteLength": len(self._binary)}]
         if self._unpacked:
-            placeholder = {
-                "byteLength": self._unpacked,
-                "extensions": {MESHOPT: {"fallback": True}},
-            }
-            document["buffers"].append(placeholder)
+            fallback = {MESHOPT: {"fallback": True}}
+            document["buffers"].append({"byteLength": self._unpacked, "extensions": fallback})
         return joined(document, bytes(self._binary))
 
 

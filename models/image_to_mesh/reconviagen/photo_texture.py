@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from models.context import JsonValue
-from models.image_to_mesh.delivery import Painted
+from models.image_to_mesh.delivery import ViewedMesh
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.normals import face_normals
 from models.image_to_mesh.finishing.visibility import View
 from models.image_to_mesh.geometry.pinhole import pinhole
 from models.image_to_mesh.reconviagen.registration.drawing import Fit
-from models.image_to_mesh.reconviagen.registration.photos import Photo
+from models.image_to_mesh.reconviagen.registration.photos import Photo, sight_lines
 from models.image_to_mesh.reconviagen.registration.register import Registration, register
 
 Array = npt.NDArray[np.float32]
@@ -43,13 +43,13 @@ def photo_texture(
     photos: Sequence[Photo | None],  # None: the network found no camera for it
     names: Sequence[str],
     on_part: Callable[[], None] = lambda: None,
-) -> Painted:
+) -> ViewedMesh:
     """The mesh, the views to paint it with, what to report. Without views where nothing fits.
 
     on_part: called often; what it raises ends the work."""
     begin = time.perf_counter()
     if not _is_surface(mesh):
-        return Painted(mesh)  # finishing says why it refuses it
+        return ViewedMesh(mesh)  # finishing says why it refuses it
     known = [index for index, photo in enumerate(photos) if photo is not None]
     cropped = [photo.cropped() for photo in photos if photo is not None]
     facts: dict[str, JsonValue] = {"source": "decoder", "views": [None] * len(photos)}
@@ -63,7 +63,7 @@ def photo_texture(
             "The cameras that the network found do not look at one place: the texture keeps the "
             "network's colours."
         )
-        return Painted(mesh, facts={"texture": facts}, warnings=warnings)
+        return ViewedMesh(mesh, facts={"texture": facts}, warnings=warnings)
     found = register(mesh, cropped, on_part)
     fitting = [k for k, fit in enumerate(found.fits) if fits(fit)]
     facts["views"] = _view_facts(found, known, fitting, len(photos))
@@ -72,7 +72,7 @@ def photo_texture(
     facts["seconds"] = round(time.perf_counter() - begin, 3)
     if len(fitting) < LEAST_SHARE * len(known) or mean < MEAN_IOU:
         warnings.append(_refusal(found.fits, len(fitting), len(photos)))
-        return Painted(mesh, facts={"texture": facts}, warnings=warnings)
+        return ViewedMesh(mesh, facts={"texture": facts}, warnings=warnings)
     warnings += [
         f"{names[known[k]]} does not fit the mesh and is left out of the texture: outlines agree "
         f"to {fit.iou:.2f} (at least {VIEW_IOU} is needed), colours are {fit.colour_error:.2f} off."
@@ -83,7 +83,7 @@ def photo_texture(
     views = [_view(cropped[k], found, k, gain) for k, gain in zip(fitting, each, strict=True)]
     facts["source"] = "photos"
     brighter = ColouredMesh(mesh.vertices, mesh.faces, np.clip(mesh.colours * common, 0, 1))
-    return Painted(brighter, views, {"texture": facts}, warnings)
+    return ViewedMesh(brighter, views, {"texture": facts}, warnings)
 
 
 def fits(fit: Fit) -> bool:
@@ -120,15 +120,12 @@ def _is_surface(mesh: ColouredMesh) -> bool:
 
 def _before(photos: Sequence[Photo]) -> bool:
     """Whether the place where the lines of sight to the object meet lies before the cameras."""
-    turn = np.stack([photo.to_camera[:, :3] for photo in photos])
-    shift = np.stack([photo.to_camera[:, 3] for photo in photos])
-    middle = np.stack([np.mean(photo.outline, axis=0) for photo in photos])
-    rays = turn[:, :2] - middle[..., None] * turn[:, 2:]
-    right = middle * shift[:, 2:] - shift[:, :2]
     if len(photos) == 1:
         return True
-    place = np.linalg.lstsq(rays.reshape(-1, 3), right.ravel(), rcond=1e-6)[0]
-    return bool((turn[:, 2] @ place + shift[:, 2] > 0).mean() > LEAST_SHARE)
+    rows, right = sight_lines(photos)
+    place = np.linalg.lstsq(rows.reshape(-1, 3), right.ravel(), rcond=1e-6)[0]
+    ahead = [photo.to_camera[2, :3] @ place + photo.to_camera[2, 3] > 0 for photo in photos]
+    return float(np.mean(ahead)) > LEAST_SHARE
 
 
 def _view(photo: Photo, found: Registration, index: int, gain: Array) -> View:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 
 import torch
 
@@ -22,7 +21,7 @@ from models.context import (
     RunContext,
     check_cancelled,
 )
-from models.image_to_mesh.delivery import Painted
+from models.image_to_mesh.delivery import ViewedMesh
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.finishing.finish import warm_up
 from models.image_to_mesh.options import ReconViaGenOptions
@@ -56,7 +55,6 @@ WEIGHTS, VGGT_WEIGHTS, IMAGE_WEIGHTS = (
     "vggt-object-v0-1",
     "dinov2-large-registers",
 )
-SEARCH = "models.image_to_mesh.reconviagen.registration.search_compiled"
 NEEDED_BYTES = 15 << 30
 """A device with less free memory than this holds one network at a time: 16 photos with all of them
 on the card took 14.5 GB."""
@@ -70,7 +68,6 @@ def load(device: str) -> Pipeline:
     residency = Residency(place, offload=should_offload(place, NEEDED_BYTES))
     generator = load_generator(release, folders, residency, chosen_dtype(place))
     warm_up()
-    import_module(SEARCH)  # compiled now, or the first job would wait for it
     return ReconViaGenPipeline(generator, release)
 
 
@@ -121,9 +118,9 @@ class ReconViaGenPipeline:
 
         # 5. Decode the latent: a surface, Gaussians, or both; find the surface in the photos if
         # they are to paint it; finish, and write the files.
-        def paint(mesh: ColouredMesh) -> Painted:
+        def paint(mesh: ColouredMesh) -> ViewedMesh:
             if options.texture_from == "decoder":
-                return Painted(mesh)
+                return ViewedMesh(mesh)
             watch.stage("register", 0.75)
             photos = photos_of(conditions.poses, frames, cutouts)
             names = [cutout.name for cutout in cutouts]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.context import Artifact, InvalidInput, JsonValue
-from models.image_to_mesh.delivery import Painted, deliver, mesh_formats
+from models.image_to_mesh.delivery import ViewedMesh, deliver, mesh_formats
 from models.image_to_mesh.finishing.coloured import ColouredMesh
 from models.image_to_mesh.options.shared import GaussianOptions
 from models.image_to_mesh.stopwatch import Stopwatch
@@ -45,7 +45,7 @@ def decode_and_deliver(
     latent: SparseTensor,
     options: GaussianOptions,
     watch: Stopwatch,
-    paint: Callable[[ColouredMesh], Painted] = Painted,
+    paint: Callable[[ColouredMesh], ViewedMesh] = ViewedMesh,
 ) -> Results:
     """The last 30 % of a pipeline: every format that `options` asks for.
 

@@ -70,10 +70,14 @@ def fusible(x: Tensor) -> bool:
         and x.dtype in DTYPES
         and x.is_contiguous()
         and not (torch.is_grad_enabled() and x.requires_grad)
-        and not torch.compiler.is_compiling()
-        and own_kernels()
-        and computed_in(x.dtype, x.device)
+        and not torch.compiler.is_compiling()  # a trace cannot follow what comes next
+        and ours_compute(x)
     )
+
+
+def ours_compute(x: Tensor) -> bool:
+    """Whether Triton kernels of ours may compute on this tensor's device, in its dtype."""
+    return x.is_cuda and own_kernels() and computed_in(x.dtype, x.device)
 
 
 def laid_out(update: Update | None, norm: Norm | None) -> bool:

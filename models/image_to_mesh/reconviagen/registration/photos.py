@@ -6,6 +6,7 @@ Knows nothing of meshes. Cameras are photogrammetry's: x right, y down, z ahead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -55,6 +56,17 @@ class Photo:
             intrinsics[:2] *= np.array([size[0] / rgba.shape[1], size[1] / rgba.shape[0]])[:, None]
             rgba = cv2.resize(rgba, size, interpolation=cv2.INTER_AREA)
         return Photo(np.ascontiguousarray(rgba), self.to_camera, intrinsics)
+
+
+def sight_lines(photos: Sequence[Photo]) -> tuple[Doubles, Doubles]:
+    """Rows (N, 2, 3) and right sides (N, 2): a place C of the world that a photo shows at g, on the
+    plane one unit before the camera, has (turn C + shift)_xy = g (turn C + shift)_z. g is the
+    middle of the object's box."""
+    turn = np.stack([photo.to_camera[:, :3] for photo in photos])
+    shift = np.stack([photo.to_camera[:, 3] for photo in photos])
+    middles = np.stack([np.mean(photo.outline, axis=0) for photo in photos])
+    rows = turn[:, :2] - middles[..., None] * turn[:, 2:]
+    return rows, middles * shift[:, 2:] - shift[:, :2]
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,6 @@ def register(
     """on_part: called often; what it raises ends the work. The same input gives the same answer."""
     rng = np.random.default_rng(0)
     light = proxy(mesh)
-    cameras = [photo.to_camera for photo in photos]
 
     # 1. Rotations all around, scored by points.
     search = Search(*sampled(light, POINTS, rng), photos)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.cores import in_ranges
-from models.image_to_mesh.reconviagen.registration.photos import Photo, square
+from models.image_to_mesh.reconviagen.registration.photos import Photo, sight_lines, square
 from models.image_to_mesh.reconviagen.registration.placement import (
     Placement,
     all_around,
@@ -49,7 +49,6 @@ class Search:
         self.intrinsics = np.stack([one.intrinsics for one in squares])
         self.to_camera = np.stack([photo.to_camera for photo in photos])
         boxes = [photo.outline for photo in photos]
-        self.middles = np.stack([(low + high) / 2 for low, high in boxes])  # (N, 2)
         self.halves = np.stack([(high - low) / 2 for low, high in boxes])
 
     def scores(self, placements: Sequence[Placement]) -> Doubles:  # (T,): larger is better
@@ -80,9 +79,7 @@ class Search:
     def boxed(self, rotations: Doubles) -> list[Placement]:  # (T, 3, 3) -> T
         """Of each rotation, the size and the place by which the boxes around the object agree."""
         turn, shift = self.to_camera[:, :, :3], self.to_camera[:, :, 3]
-        # A centre C lies at g of a photo where (turn C + shift)_xy = g (turn C + shift)_z.
-        rows = turn[:, :2] - self.middles[..., None] * turn[:, 2:]  # (N, 2, 3)
-        right = self.middles * shift[:, 2:] - shift[:, :2]
+        rows, right = sight_lines(self.photos)
         ahead = turn.mean(axis=0)[2]
         reach = np.abs(shift).max() + 1e-9
         # Photos from one side say little of the distance: any will do, if it is one ahead.
