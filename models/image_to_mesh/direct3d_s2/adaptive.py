@@ -7,22 +7,25 @@ it is applied three times.
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, laid_out
 from models.nn.fused.functional import ours_compute
 
 ROUNDS = 3
+TAPS = 27
 
 
 def adaptive_kernel(channels: int) -> nn.Sequential:
     """[B, channels, S, S, S] -> 27 weights of each voxel's neighbours, z fastest."""
     return nn.Sequential(
-        nn.Conv3d(channels, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv3d(channels, 27, 3, padding=1, bias=False),
+        Conv3d(channels, channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        Conv3d(channels, TAPS, 3, padding=1, bias=False),
     )
 
 
@@ -31,43 +34,46 @@ def adaptive_block(
     kernel: nn.Module,
     guide: Tensor | None = None,  # [B, C', X, Y, Z], what the kernel is predicted from; default x
 ) -> Tensor:  # as x
-    weights = F.normalize(kernel(x if guide is None else guide), p=1, dim=1)
+    weights = kernel(x if guide is None else guide)
+    if ours_compute(x):
+        return launch(laid_out(x), weights)
+    return smoothed(x, weights)
+
+
+def smoothed(x: Tensor, weights: Tensor) -> Tensor:
+    """[B, C, X, Y, Z] by [B, 27, X, Y, Z], one neighbour after the other; zeros beyond the
+    border."""
+    weights = F.normalize(weights, p=1, dim=1)
+    extent = x.shape[2:]
     for _ in range(ROUNDS):
-        x = _smoothed(x, weights)
+        around = F.pad(x, (1,) * 6)
+        x = torch.zeros_like(x)
+        for tap, start in enumerate(product(range(3), repeat=3)):
+            i, j, k = (slice(low, low + size) for low, size in zip(start, extent, strict=True))
+            x.addcmul_(around[:, :, i, j, k], weights[:, tap, None])
     return x
 
 
-def _smoothed(x: Tensor, weights: Tensor) -> Tensor:
-    """Each voxel's neighbourhood weighed by its own 27 numbers; zeros beyond the border."""
-    if ours_compute(x):
-        return launch(x.contiguous(), weights.contiguous())
-    return smoothed_by_taps(x, weights)
-
-
-def smoothed_by_taps(x: Tensor, weights: Tensor) -> Tensor:
-    """[B, C, X, Y, Z], [B, 27, X, Y, Z] -> [B, C, X, Y, Z], one neighbour after the other."""
-    around = F.pad(x, (1,) * 6)
-    extent = x.shape[2:]
-    out = torch.zeros_like(x)
-    for tap, start in enumerate(product(range(3), repeat=3)):
-        i, j, k = (slice(low, low + size) for low, size in zip(start, extent, strict=True))
-        out.addcmul_(around[:, :, i, j, k], weights[:, tap, None])
-    return out
-
-
-BLOCK = 256
-"""Voxels of a program: eight channels of them are 16 numbers a thread."""
+BLOCK = 128
+"""Voxels of a program."""
 
 
 def launch(x: Tensor, weights: Tensor) -> Tensor:
-    """The same by our kernel, all neighbours at once; both contiguous."""
-    from models.image_to_mesh.direct3d_s2.adaptive_triton import smooth
+    """The same by our kernels, all neighbours at once; of both a voxel's channels lie together."""
+    from models.image_to_mesh.direct3d_s2.adaptive_triton import normed_planes, smooth
 
     items, channels, *extent = x.shape
-    out = torch.empty_like(x)
-    voxels = extent[0] * extent[1] * extent[2]
+    voxels = prod(extent)
     grid = (-(-voxels // BLOCK), items)
+    planes = weights.new_empty(items, TAPS, voxels)
     padded = 1 << (channels - 1).bit_length()
     with torch.cuda.device_of(x):
-        smooth[grid](x, weights, out, channels, *extent, BLOCK=BLOCK, CHANNELS=padded, num_warps=4)
-    return out
+        row = weights.stride(-1)  # 27, or more where `Conv3d` cut some off
+        normed_planes[grid](weights, planes, voxels, STRIDE=row, BLOCK=BLOCK, num_warps=4)
+        for _ in range(ROUNDS):
+            out = torch.empty_like(x)
+            smooth[grid](
+                *(x, planes, out, *extent), C=channels, BLOCK=BLOCK, CHANNELS=padded, num_warps=4
+            )
+            x = out
+    return x

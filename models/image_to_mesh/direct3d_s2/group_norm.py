@@ -6,22 +6,27 @@ PyTorch gives each to a single block of the GPU, which takes twenty times as lon
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from models.image_to_mesh.direct3d_s2.conv3d import laid_out
 from models.nn.fused.functional import ours_compute
 
 
 class GroupNormSiLU(nn.GroupNorm):
     """In fp32; the result has the dtype of the input."""
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z]
+    def forward(
+        self,
+        x: Tensor,  # [B, C, X, Y, Z]
+        offset: Tensor | None = None,  # [C], added to x first
+    ) -> Tensor:  # as x
         if ours_compute(x):
-            return launch(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
-        return plain(x, self.num_groups, self.weight, self.bias, self.eps)
+            return launch(laid_out(x), self.num_groups, self.weight, self.bias, self.eps, offset)
+        return plain(x, self.num_groups, self.weight, self.bias, self.eps, offset)
 
 
 def plain(
@@ -30,9 +35,13 @@ def plain(
     weight: Tensor,  # fp32 [C]
     bias: Tensor,  # fp32 [C]
     eps: float,
+    offset: Tensor | None = None,  # [C]
 ) -> Tensor:  # as x
     """Group by group, and moments by parts."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    column = (-1, 1, 1, 1)
+    if offset is not None:
+        x = x + offset.view(column)
+    out = torch.empty_like(x)
     width = x.shape[1] // groups
     for item, normed in zip(x, out, strict=True):
         for start in range(0, x.shape[1], width):
@@ -41,7 +50,6 @@ def plain(
             mean, variance = moments(values)
             scale = weight[group] * torch.rsqrt(variance + eps)
             shift = bias[group] - mean * scale
-            column = (-1, 1, 1, 1)
             normed[group] = torch.addcmul(shift.view(column), values, scale.view(column))
     return F.silu(out, inplace=True)
 
@@ -56,38 +64,51 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean.mean(), variance.mean() + mean.var(correction=0)
 
 
-BLOCK = 4096
-"""Numbers that a program has at a time, 32 a thread."""
-PROGRAMS = 256
-"""For a group, and then for a channel, at most: four groups of them fill a GPU."""
+BLOCK = 2048
+"""Numbers that a program has at a time, 16 a thread."""
+PROGRAMS = 512
+"""Of an item, at most: they fill a GPU."""
 
 
-def launch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """The same by our kernels, which read `x` twice; all contiguous."""
-    from models.image_to_mesh.direct3d_s2.group_norm_triton import norm_silu, part_moments
+def launch(
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """The same by our kernels, which read `x` twice; it is `laid_out`."""
+    from models.image_to_mesh.direct3d_s2.unet3d_triton import norm_silu, part_moments
 
-    items, channels, voxels = x.shape[0], x.shape[1], x[0, 0].numel()
-    width = channels // groups
-    numbers = width * voxels
-    parts, steps = _shared_out(numbers)
-    means, squares = x.new_empty(2, items * groups, parts, dtype=torch.float32)
-    out, span = torch.empty_like(x), steps * BLOCK
-    programs, blocks = _shared_out(voxels)
+    items, channels, *extent = x.shape
+    voxels = prod(extent)
+    tile = tile_of(channels, groups, offset=offset is not None)
+    steps = -(-voxels // (tile["ROWS"] * PROGRAMS))
+    span = steps * tile["ROWS"]
+    parts = -(-voxels // span)
+    means, squares = x.new_empty(2, items, groups, parts, dtype=torch.float32)
+    out = torch.empty_like(x)
+    add = weight if offset is None else offset  # where there is none, none is read
     with torch.cuda.device_of(x):
-        part_moments[parts, items * groups](
-            x, means, squares, numbers, steps, BLOCK=BLOCK, num_warps=4
-        )
-        norm_silu[programs, items * channels](
-            *(x, means, squares, weight, bias, out),
-            *(channels, width, voxels, parts, span, blocks, eps),
-            BLOCK=BLOCK,
+        part_moments[parts, items](x, add, means, squares, voxels, steps, **tile, num_warps=4)
+        norm_silu[parts, items](
+            *(x, add, means, squares, weight, bias, out),
+            *(voxels, parts, span, steps, eps),
+            **tile,
             PARTS=PROGRAMS,
             num_warps=4,
         )
     return out
 
 
-def _shared_out(numbers: int) -> tuple[int, int]:
-    """Programs, and blocks of each: none has nothing to do."""
-    steps = -(-numbers // (BLOCK * PROGRAMS))
-    return -(-numbers // (BLOCK * steps)), steps
+def tile_of(channels: int, groups: int, *, offset: bool) -> dict[str, int]:
+    """What the kernels are compiled for."""
+    padded = 1 << (channels - 1).bit_length()
+    return {
+        "C": channels,
+        "OFFSET": offset,
+        "GROUPS": groups,
+        "ROWS": max(BLOCK // padded, 1),
+        "CHANNELS": padded,
+    }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.image_to_mesh.direct3d_s2.adaptive import adaptive_block, adaptive_kernel
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, patch_starts
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d
 from models.image_to_mesh.direct3d_s2.sparse_decoder import Decoded
 from models.image_to_mesh.direct3d_s2.unet3d import UNet3d
 
@@ -41,13 +42,13 @@ class Refiner(nn.Module):
     ) -> None:
         super().__init__()
         self.unet3d1 = UNet3d(2 * WIDTH, widths, layers_per_block, layers_mid_block)
-        self.conv_in = nn.Conv3d(in_channels, WIDTH, 3, padding=1)
+        self.conv_in = Conv3d(in_channels, WIDTH, 3, padding=1)
         self.latent_mlp = _VoxelNetwork(feature_channels, WIDTH)
         self.adaptive_conv1 = adaptive_kernel(WIDTH)
         self.adaptive_conv2 = adaptive_kernel(WIDTH)
         self.adaptive_conv3 = adaptive_kernel(WIDTH)
-        self.mid_conv = nn.Conv3d(WIDTH, WIDTH, 3, padding=1)
-        self.conv_out = nn.Conv3d(WIDTH, out_channels, 3, padding=1)
+        self.mid_conv = Conv3d(WIDTH, WIDTH, 3, padding=1)
+        self.conv_out = Conv3d(WIDTH, out_channels, 3, padding=1)
         self.patch_size = patch_size
         self.resolution = resolution
 

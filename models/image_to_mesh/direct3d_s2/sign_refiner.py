@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks, patch_starts
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d
 from models.image_to_mesh.direct3d_s2.near_surface import OUTSIDE
 from models.image_to_mesh.direct3d_s2.refiner import UNET_WIDTHS, WIDTH, OnPatch
 from models.image_to_mesh.direct3d_s2.unet3d import UNet3d
@@ -33,8 +34,8 @@ class SignRefiner(nn.Module):
     ) -> None:
         super().__init__()
         self.unet3d1 = UNet3d(WIDTH, widths, layers_per_block, layers_mid_block)
-        self.conv_in = nn.Conv3d(in_channels, WIDTH, 3, padding=1)
-        self.conv_out = nn.Conv3d(WIDTH, out_channels, 3, padding=1)
+        self.conv_in = Conv3d(in_channels, WIDTH, 3, padding=1)
+        self.conv_out = Conv3d(WIDTH, out_channels, 3, padding=1)
         self.patch_size = patch_size
         self.resolution = resolution
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.image_to_mesh.direct3d_s2 import adaptive, group_norm
+from models.image_to_mesh.direct3d_s2 import adaptive, group_norm, unet3d
 from models.nn.backends import use_backends
 from models.nn.fused.functional import computed_in
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
@@ -22,36 +22,55 @@ ROOT = Path(__file__).resolve().parents[4]
 FOLDER = "../image_to_mesh/direct3d_s2"
 
 
+SIZES = "voxels", "parts", "span", "steps"
+
+
+def case(module: str, kernel: str, types: dict[str, str], **constants: object) -> dict:
+    return {
+        "module": f"{FOLDER}/{module}",
+        "kernel": kernel,
+        "types": types,
+        "constants": constants,
+        "warps": 4,
+        "stages": 3,
+    }
+
+
 def smoothing() -> list[dict]:
-    types = dict.fromkeys(("x", "weights", "out"), "*fp16")
-    types |= dict.fromkeys(("channels", "size_x", "size_y", "size_z"), "i32")
-    case = {"module": f"{FOLDER}/adaptive_triton", "kernel": "smooth", "types": types}
+    block, half = {"BLOCK": adaptive.BLOCK}, "*fp16"
+    sizes = dict.fromkeys(("size_x", "size_y", "size_z"), "i32")
+    fields = dict.fromkeys(("x", "planes", "out"), half)
+    planes = {"raw": half, "planes": half, "voxels": "i32"}
+    module = "adaptive_triton"
     return [
-        case | {"constants": {"BLOCK": adaptive.BLOCK, "CHANNELS": channels}} for channels in (1, 8)
+        case(module, "normed_planes", planes, STRIDE=32, **block),
+        *(
+            case(module, "smooth", fields | sizes, C=channels, CHANNELS=channels, **block)
+            for channels in (1, 8)
+        ),
     ]
 
 
-def norm() -> list[dict]:
-    folder, block = f"{FOLDER}/group_norm_triton", {"BLOCK": group_norm.BLOCK}
+def unet(channels: int) -> list[dict]:
+    """As launched on so many channels."""
+    module, half = "unet3d_triton", "*fp16"
+    tile = group_norm.tile_of(channels, 4, offset=True)
     tables = dict.fromkeys(("means", "squares"), "*fp32")
     affine = dict.fromkeys(("weight", "bias"), "*fp32")
-    sizes = dict.fromkeys(("channels", "width", "voxels", "parts", "span", "steps"), "i32")
-    first = {"x": "*fp16"} | tables | dict.fromkeys(("numbers", "steps"), "i32")
-    second = {"x": "*fp16"} | tables | affine | {"out": "*fp16"} | sizes | {"eps": "fp32"}
+    first = {"x": half, "offset": half} | tables | dict.fromkeys(("voxels", "steps"), "i32")
+    second = {"x": half, "offset": half} | tables | affine | {"out": half}
+    second |= dict.fromkeys(SIZES, "i32") | {"eps": "fp32"}
+    sums = {"x": half, "skip": half, "bias": half, "numbers": "i32"}
     return [
-        {"module": folder, "kernel": "part_moments", "types": first, "constants": block},
-        {
-            "module": folder,
-            "kernel": "norm_silu",
-            "types": second,
-            "constants": block | {"PARTS": group_norm.PROGRAMS},
-        },
+        case(module, "part_moments", first, **tile),
+        case(module, "norm_silu", second, **tile, PARTS=group_norm.PROGRAMS),
+        case(module, "add_skip", sums, C=channels, BLOCK=unet3d.BLOCK),
     ]
 
 
 @pytest.mark.parametrize(("version", "capability"), SERVED)
 def test_kernels_fit_and_do_not_spill(version: str, capability: int, tmp_path: Path) -> None:
-    cases = [case | {"warps": 4, "stages": 3} for case in (*smoothing(), *norm())]
+    cases = [*smoothing(), *unet(8), *unet(40), *unet(1024)]
     for report in reports(version, capability, cases, tmp_path):
         assert report["shared"] <= SHARED_LIMIT[capability], report
         assert (report["stack"], report["local"]) == (0, 0), report
@@ -70,7 +89,7 @@ def test_interpreted_on_a_cpu(rng: np.random.Generator) -> None:
     )
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert len(errors) == 7
+    assert len(errors) == 8
     for name, error in errors.items():
         # fp32 sums of 27 products; of a group nine times as far from zero as it is wide; fp16's own
         exact = 3e-6 if name.startswith("normed") else 1e-6
@@ -96,12 +115,13 @@ def test_who_computes(
     """Cards before sm_80 have no instructions for bf16; PyTorch computes it there all the same."""
     computed_in.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    for module, plain in ((group_norm, "plain"), (adaptive, "smoothed_by_taps")):
+    for module, plain in ((group_norm, "plain"), (adaptive, "smoothed"), (unet3d, "plain_sum")):
         monkeypatch.setattr(module, "launch", lambda *given: "ours")
         monkeypatch.setattr(module, plain, lambda *given: "PyTorch")
+        monkeypatch.setattr(module, "laid_out", lambda x: x)
     x = SimpleNamespace(is_cuda=True, dtype=dtype, device=torch.device("cuda", 0))
-    x.contiguous = lambda: x
     with use_backends(sparse=sparse):
         assert group_norm.GroupNormSiLU(2, 4).forward(x) == by
-        assert adaptive._smoothed(x, x) == by
+        assert adaptive.adaptive_block(x, lambda x: x) == by
+        assert unet3d.summed(x, x, x) == by
     computed_in.cache_clear()
