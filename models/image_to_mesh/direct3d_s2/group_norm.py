@@ -66,7 +66,7 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 BLOCK = 2048
 """Numbers that a program has at a time, 16 a thread."""
-PROGRAMS = 512
+PROGRAMS = 1024
 """Of an item, at most: they fill a GPU."""
 
 
