@@ -9,8 +9,11 @@ import trimesh
 from scipy import ndimage
 
 from models.image_to_mesh.finishing.edges import is_closed
+from models.image_to_mesh.volumes import block_lists
 from models.image_to_mesh.volumes.sparse_marching_cubes import sparse_marching_cubes
-from models.image_to_mesh.volumes.voxelise import voxelise
+from models.image_to_mesh.volumes.voxel_index import key_of
+from models.image_to_mesh.volumes.voxelise import Band, voxelise
+from models.nn.backends import use_backends
 
 pytestmark = pytest.mark.gpu
 
@@ -44,17 +47,44 @@ def test_voxels_as_on_the_cpu(cuda: str, resolution: int) -> None:
     there, again = (voxelise(vertices.to(cuda), faces.to(cuda), resolution, 4.0) for _ in range(2))
     assert torch.equal(there.coords, again.coords)
     assert torch.equal(there.distances, again.distances)
+    agree(Band(*(part.to(cuda) for part in here)), there, 4.0)
 
-    def rows(coords: torch.Tensor) -> dict[tuple[int, ...], int]:
-        return {tuple(place): row for row, place in enumerate(coords.tolist())}
 
-    one, other = rows(here.coords), rows(there.coords.cpu())
-    both = one.keys() & other.keys()
-    shared = sorted(both)
-    a = here.distances[[one[place] for place in shared]]
-    b = there.distances.cpu()[[other[place] for place in shared]]
-    assert (a - b).abs().max() < 2e-4
-    # Only voxels at the very end of the band may be in one and not in the other.
-    for table, band in ((one, here), (other, there)):
-        only = [row for place, row in table.items() if place not in both]
-        assert (band.distances[only] > 4.0 - 2e-4).all()
+@pytest.mark.parametrize(("resolution", "band"), [(3, 1.0), (250, 0.7), (1000, 4.0)])
+def test_voxels_of_our_kernels_and_of_pytorch(
+    cuda: str,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    resolution: int,
+    band: float,
+) -> None:
+    """Loose triangles from far below a voxel to as long as the grid, beyond its ends too, and a
+    crowd of small ones, so that lists are both short and long; all at once and in small parts."""
+    sizes = np.repeat(np.geomspace(1e-3, 0.5, 40) * resolution, [2000] * 20 + [5] * 20)
+    sizes = sizes[:, None, None]
+    middles = rng.uniform(-0.1, 1.1, (len(sizes), 1, 3)) * resolution
+    middles[::2] = middles[::2] * 0.05 + resolution / 2
+    corners = middles + rng.normal(size=(len(sizes), 3, 3)) * sizes
+    vertices = torch.from_numpy(corners.reshape(-1, 3).astype(np.float32)).to(cuda)
+    faces = torch.arange(len(vertices), device=cuda).reshape(-1, 3)
+    ours = voxelise(vertices, faces, resolution, band)
+    with use_backends(sparse="torch"):
+        plain = voxelise(vertices, faces, resolution, band)
+    agree(plain, ours, band)
+    monkeypatch.setattr(block_lists, "PAIRS_AT_ONCE", 1 << 17)
+    monkeypatch.setattr(block_lists, "BLOCKS_AT_ONCE", 1 << 13)
+    parts: list[None] = []
+    again = voxelise(vertices, faces, resolution, band, lambda: parts.append(None))
+    assert torch.equal(ours.coords, again.coords)
+    assert torch.equal(ours.distances, again.distances)
+    assert len(parts) > 20 or resolution == 3
+
+
+def agree(one: Band, other: Band, band: float) -> None:
+    """The same distances; only voxels at the very end of the band may be in one alone."""
+    keys, others = key_of(one.coords), key_of(other.coords)
+    assert len(keys) > 0 and bool((keys.diff() > 0).all()) and bool((others.diff() > 0).all())
+    shared, also = torch.isin(keys, others), torch.isin(others, keys)
+    assert (one.distances[shared] - other.distances[also]).abs().max() < 2e-4
+    assert (one.distances[~shared] > band - 2e-4).all()
+    assert (other.distances[~also] > band - 2e-4).all()

@@ -1,9 +1,9 @@
 """The voxels near a mesh and how far each is from it: an unsigned distance field in a band.
 
-Exact, and without a grid. On a GPU it descends from coarse blocks of voxels to single ones and
-keeps, for each block, the triangles that can still be the nearest of some voxel in it; on the CPU
-compiled loops fill one block after another. Knows nothing of networks; what a token covers is for
-its caller to say.
+Exact, and without a grid. On a GPU it descends from coarse blocks of voxels to single ones, or to
+small ones where our kernels compute, and keeps, for each block, the triangles that can still be the
+nearest of some voxel in it; on the CPU compiled loops fill one block after another. Knows nothing
+of networks; what a token covers is for its caller to say.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.image_to_mesh.volumes import block_lists
 from models.image_to_mesh.volumes.triangle_distance import Triangles, triangles_of
 from models.image_to_mesh.volumes.voxel_index import ROOM, key_of
+from models.nn.fused.functional import ours_compute
 
 COARSEST = 64
 """Voxels along the blocks where the descent begins, and which the CPU fills."""
@@ -44,6 +46,10 @@ class _Pairs(NamedTuple):
     triangle: Tensor
 
 
+_Search = Callable[[_Pairs, Triangles, int, float, Callable[[], None]], list[tuple[Tensor, Tensor]]]
+"""From pairs, triangles, resolution, band and on_part: int [n, 3] and fp32 [n], part by part."""
+
+
 def voxelise(
     vertices: Tensor,  # [V, 3] in voxels: voxel (i, j, k) is the point (i, j, k)
     faces: Tensor,  # int [F, 3]
@@ -62,15 +68,25 @@ def voxelise(
     if not bool(torch.isfinite(vertices).all()):
         raise ValueError("A vertex is not finite.")
     vertices, faces = vertices.float(), faces.long()
-    triangles = triangles_of(vertices.double(), faces)
-    coarse = _coarse(vertices[faces], resolution, band)
-    near = _filled if vertices.device.type == "cpu" else _descended
-    found = near(coarse, triangles, resolution, band, on_part)
+    # Nothing but what is found outlives the search: sorting it takes as much memory again.
+    found = _search_of(vertices)(
+        _coarse(vertices[faces], resolution, band),
+        triangles_of(vertices.double(), faces),
+        resolution,
+        band,
+        on_part,
+    )
     if not found:
         return Band(vertices.new_empty(0, 3).int(), vertices.new_empty(0))
-    coords = torch.cat([part[0] for part in found])
-    order = key_of(coords).argsort()
-    return Band(coords[order].int(), torch.cat([part[1] for part in found])[order])
+    order = torch.cat([key_of(part[0]) for part in found]).argsort()
+    coords = torch.cat([part[0].int() for part in found])
+    return Band(coords[order], torch.cat([part[1] for part in found])[order])
+
+
+def _search_of(vertices: Tensor) -> _Search:
+    if vertices.device.type == "cpu":
+        return _filled
+    return _listed if ours_compute(vertices) else _descended
 
 
 def _filled(
@@ -107,6 +123,18 @@ def _filled(
     return found
 
 
+def _listed(
+    coarse: _Pairs,
+    triangles: Triangles,
+    resolution: int,
+    band: float,
+    on_part: Callable[[], None],
+) -> list[tuple[Tensor, Tensor]]:
+    """The same by our kernels, which halve blocks too."""
+    lists = block_lists.lists_of(coarse.edge, coarse.corners, coarse.block, coarse.triangle)
+    return block_lists.descend(lists, triangles, resolution, band, SLACK, on_part)
+
+
 def _descended(
     coarse: _Pairs,
     triangles: Triangles,
@@ -114,7 +142,7 @@ def _descended(
     band: float,
     on_part: Callable[[], None],
 ) -> list[tuple[Tensor, Tensor]]:
-    """The same by halving blocks, on any device."""
+    """The same by halving blocks, on any device that PyTorch knows."""
     triangles = triangles.float()
     found: list[tuple[Tensor, Tensor]] = []
     todo = [coarse]
