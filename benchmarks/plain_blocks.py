@@ -1,17 +1,19 @@
 """The blocks of TRELLIS' flows as PyTorch alone writes them: the peer, on the same weights.
 
-Dense [B, L, C], one operation after the other, attention by `scaled_dot_product_attention`,
-nothing remembered from step to step; run as it is, or compiled by `torch.compile`. Of the product
-it knows the class whose weights it reads.
+Dense [B, L, C], one operation after the other, attention by `scaled_dot_product_attention` (the
+backend PyTorch chooses, or one that is named), nothing remembered from step to step; run as it is,
+or compiled by `torch.compile`. Of the product it knows the class whose weights it reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.nn.transformer import ModulatedCrossBlock
 
@@ -19,15 +21,16 @@ EPS = 1e-6
 
 
 def plain_blocks(
-    blocks: Sequence[nn.Module], compiled: bool
+    blocks: Sequence[nn.Module], *, compiled: bool, attention: SDPBackend | None = None
 ) -> Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]:
     """(x [B, L, C], modulation [B or 1, 6 C] of each block, context [B, M, C']) -> [B, L, C]."""
     step = torch.compile(_block, dynamic=False) if compiled else _block
     weights = [_weights(block) for block in blocks if isinstance(block, ModulatedCrossBlock)]
 
     def run(x: Tensor, mods: Sequence[Tensor], context: Tensor) -> Tensor:
-        for mod, (heads, own) in zip(mods, weights, strict=True):
-            x = step(x, mod, context, heads, own)
+        with nullcontext() if attention is None else sdpa_kernel(attention):
+            for mod, (heads, own) in zip(mods, weights, strict=True):
+                x = step(x, mod, context, heads, own)
         return x
 
     return run

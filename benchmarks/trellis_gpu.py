@@ -4,8 +4,8 @@
 dicts: the configurations of the official networks. Weights are random, saved under the official
 names and loaded as a release is; since such networks know no shape, the voxels of the mesh's
 surface take the place of those the structure decoder finds. Work is counted from shapes
-(`flow_work`): products of the layers and of attention, keys and values of a condition once.
-"nominal" adds what is skipped because one token leaves nothing to attend to.
+(`flow_work`): what is done, and what a plain network would do. Beside ours run PyTorch's blocks
+(`plain_blocks`): eager, compiled, and compiled with the attention of each library that has one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gpu_clock import StageClock
 from plain_blocks import plain_blocks
 from random_release import SAMPLER, write_release
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from models.image_to_mesh.trellis.checkpoint import load_generator
 from models.image_to_mesh.trellis.conditioning import no_image
@@ -44,6 +45,7 @@ from models.nn.transformer import Stream
 from models.nn.velocity import DenseVelocity, KnownTimes, SparseVelocity, join
 
 VOXELS, GRID = 20_000, 64
+PEERS = "eager", "compiled", "by_flash", "by_cudnn"
 
 
 # -- voxels of a real mesh -------------------------------------------------------------------------
@@ -97,6 +99,8 @@ class StackSeconds:
     ours: float
     eager: float
     compiled: float
+    by_flash: float  # compiled, attention by FlashAttention-2
+    by_cudnn: float  # compiled, attention by cuDNN
     apart: float  # of ours from eager's, relative to the norm
 
 
@@ -117,13 +121,17 @@ def stack_seconds(flow: nn.Module, tokens: int, context: int, repeats: int) -> S
         return stream.value()
 
     recorded = Replayed(blocks)
-    eager, compiled = (plain_blocks(flow.blocks, compiled) for compiled in (False, True))
     dense = x.view(2, tokens, 1024)
-    runs: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: recorded(x, mods, contexts),
-        "eager": lambda: eager(dense, mods, both),
-        "compiled": lambda: compiled(dense, mods, both),
+    peers = {
+        "eager": plain_blocks(flow.blocks, compiled=False),
+        "compiled": plain_blocks(flow.blocks, compiled=True),
+        "by_flash": plain_blocks(flow.blocks, compiled=True, attention=SDPBackend.FLASH_ATTENTION),
+        "by_cudnn": plain_blocks(flow.blocks, compiled=True, attention=SDPBackend.CUDNN_ATTENTION),
     }
+    runs: dict[str, Callable[[], Tensor]] = {
+        name: lambda run=run: run(dense, mods, both) for name, run in peers.items()
+    }
+    runs["ours"] = lambda: recorded(x, mods, contexts)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(), run()  # kernels are compiled, passes recorded
@@ -239,8 +247,8 @@ def main() -> None:
     coarse = len(pooling(SparseTensor(coords.float(), coords).sites, 2).coarse)
     heads = "done, TFLOP | /s | plain, TFLOP | /s"
     print(f"\n| flow | tokens | whole loop, s | {heads} | blocks, ms | done/s | plain/s |", end="")
-    print(" eager, ms | plain/s | compiled, ms | plain/s | apart |")
-    print("|---" * 15 + "|")
+    print("".join(f" {peer}, ms | plain/s |" for peer in PEERS), "apart |")
+    print(f"|{'---|' * (11 + 2 * len(PEERS))}")
     for name, flow, count in (
         ("structure", networks.structure_flow, 4096),
         ("latent", networks.latent_flow, coarse),
@@ -258,8 +266,9 @@ def main() -> None:
         pair = guided_pair(count, context) * len(flow.blocks)
         cells = [f"{took:.3f}", *rates(work, took, total=True)]
         cells += [f"{1e3 * stack.ours:.2f}", *rates(pair, stack.ours)]
-        for peer in (stack.eager, stack.compiled):
-            cells += [f"{1e3 * peer:.2f}", rates(pair, peer)[-1]]
+        for peer in PEERS:
+            took = getattr(stack, peer)
+            cells += [f"{1e3 * took:.2f}", rates(pair, took)[-1]]
         print(f"| {name} | {count} | {' | '.join(cells)} | {stack.apart:.1e} |", flush=True)
 
 

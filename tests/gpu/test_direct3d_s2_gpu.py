@@ -13,10 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from models.context import Cancelled, InputFile, LocalContext
-from models.image_to_mesh.direct3d_s2.adaptive import launch, smoothed
+from models.image_to_mesh.direct3d_s2.adaptive import launch, planes_of, smoothed
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks
 from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, laid_out
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, beside
 from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU, plain
 from models.image_to_mesh.direct3d_s2.pipeline import IMAGE_WEIGHTS, Direct3DS2Pipeline
 from models.image_to_mesh.direct3d_s2.refiner import Refiner
@@ -59,9 +59,9 @@ def test_norm_rounds_each_operation(
 def test_smoothing(cuda: str, rng: np.random.Generator, channels: int) -> None:
     seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
     x = torch.randn(1, channels, 33, 40, 35, generator=seed, device=cuda).half()
-    weights = laid_out(torch.randn(1, 32, 33, 40, 35, generator=seed, device=cuda).half())[:, :27]
+    weights = beside(torch.randn(1, 32, 33, 40, 35, generator=seed, device=cuda).half())[:, :27]
     expected = smoothed(x.double(), weights.double())
-    found = launch(laid_out(x), weights).double()
+    found = launch(beside(x), planes_of(weights)).double()
     # three rounds of fp32 sums of 27 products, each rounded to fp16; weights are rounded once
     assert (found - expected).abs().max() <= 3e-3 * expected.abs().max()
 
@@ -83,8 +83,8 @@ def test_group_norm(
     expected = F.silu(F.group_norm(given, 4, *(each.double() for each in affine), norm.eps))
     with torch.no_grad():
         for found in (norm(x, offset), plain(x, 4, *affine, norm.eps, offset)):
-            # one rounding of fp16, or three: that of a sum with the offset counts as much as x does
-            assert (found.double() - expected).abs().max() <= 2e-3 * expected.abs().max()
+            # one rounding of fp16, or two
+            assert (found.double() - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
 @pytest.mark.parametrize(("channels", "out_channels"), [(1, 8), (8, 1), (13, 27), (16, 40)])
@@ -115,7 +115,7 @@ def test_refiners(cuda: str, rng: np.random.Generator) -> None:
     fine = (torch.rand(16, 16, 16) < 0.1).nonzero().int()
     apart = torch.rand(len(fine), 1, EDGE, EDGE, EDGE) * 2 - 1
 
-    def refined(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def refined(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         def blocks(cells: Tensor, values: Tensor, resolution: int) -> Blocks:
             return Blocks(cells.to(device), values.to(device, dtype), resolution)
 
@@ -123,11 +123,14 @@ def test_refiners(cuda: str, rng: np.random.Generator) -> None:
             network.to(device, dtype)
         decoded = Decoded(blocks(cells, distances, 64), blocks(cells, features, 64))
         seen = signs.patch(torch.ones(1, 1, 32, 32, 32, device=device, dtype=dtype))
-        assert signs(blocks(fine, apart, 128)).unique().tolist() in ([-1, 1], [1], [-1])
-        return refiner(decoded).float().cpu(), seen.float().cpu()
+        sides = signs(blocks(fine, apart, 128)).cpu()
+        return sides, refiner(decoded).float().cpu(), seen.float().cpu()
 
-    expected = refined("cpu", torch.float32)
-    for found, exact in zip(refined(cuda, torch.float16), expected, strict=True):
+    sides, *expected = refined("cpu", torch.float32)
+    found_sides, *found_values = refined(cuda, torch.float16)
+    # a value near zero may round to the other side
+    assert (found_sides == sides).float().mean() > 0.98
+    for found, exact in zip(found_values, expected, strict=True):
         # a few dozen roundings of fp16: 5e-3 seen on a CPU
         assert (found - exact).abs().max() <= 2e-2 * exact.abs().max()
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, laid_out
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, beside, laid_out
 from models.nn.fused.functional import ours_compute
 
 ROUNDS = 3
@@ -34,16 +34,17 @@ def adaptive_block(
     kernel: nn.Module,
     guide: Tensor | None = None,  # [B, C', X, Y, Z], what the kernel is predicted from; default x
 ) -> Tensor:  # as x
-    weights = kernel(x if guide is None else guide)
+    guide = x if guide is None else guide
     if ours_compute(x):
-        return launch(laid_out(x), weights)
-    return smoothed(x, weights)
+        return launch(laid_out(x), planes_of(kernel(guide)))
+    return smoothed(x, kernel(guide))
 
 
 def smoothed(x: Tensor, weights: Tensor) -> Tensor:
     """[B, C, X, Y, Z] by [B, 27, X, Y, Z], one neighbour after the other; zeros beyond the
     border."""
-    weights = F.normalize(weights, p=1, dim=1)
+    least = torch.finfo(weights.dtype).tiny  # PyTorch's own, 1e-12, is 0 in fp16
+    weights = F.normalize(weights, p=1, dim=1, eps=least)
     extent = x.shape[2:]
     for _ in range(ROUNDS):
         around = F.pad(x, (1,) * 6)
@@ -58,18 +59,30 @@ BLOCK = 128
 """Voxels of a program."""
 
 
-def launch(x: Tensor, weights: Tensor) -> Tensor:
-    """The same by our kernels, all neighbours at once; of both a voxel's channels lie together."""
-    from models.image_to_mesh.direct3d_s2.adaptive_triton import normed_planes, smooth
+def planes_of(weights: Tensor) -> Tensor:
+    """[B, 27, X, Y, Z], as `Conv3d` gives it -> the same normed by our kernel, plane by plane."""
+    from models.image_to_mesh.direct3d_s2.adaptive_triton import normed_planes
+
+    if weights.stride(1) != 1:
+        weights = beside(weights)
+    voxels = prod(weights.shape[2:])
+    planes = torch.empty_like(weights, memory_format=torch.contiguous_format)
+    row = weights.stride(-1)  # more than 27 where some were cut off
+    with torch.cuda.device_of(weights):
+        normed_planes[-(-voxels // BLOCK), len(weights)](
+            weights, planes, voxels, STRIDE=row, BLOCK=BLOCK, num_warps=4
+        )
+    return planes
+
+
+def launch(x: Tensor, planes: Tensor) -> Tensor:
+    """`smoothed` by our kernel, all neighbours at once; `x` lies `beside`."""
+    from models.image_to_mesh.direct3d_s2.adaptive_triton import smooth
 
     items, channels, *extent = x.shape
-    voxels = prod(extent)
-    grid = (-(-voxels // BLOCK), items)
-    planes = weights.new_empty(items, TAPS, voxels)
+    grid = (-(-prod(extent) // BLOCK), items)
     padded = 1 << (channels - 1).bit_length()
     with torch.cuda.device_of(x):
-        row = weights.stride(-1)  # 27, or more where `Conv3d` cut some off
-        normed_planes[grid](weights, planes, voxels, STRIDE=row, BLOCK=BLOCK, num_warps=4)
         for _ in range(ROUNDS):
             out = torch.empty_like(x)
             smooth[grid](

@@ -2,7 +2,8 @@
 
 There the channels of a voxel lie beside each other (`torch.channels_last_3d`): cuDNN's fast kernels
 want it so, and turn any other layout round before and after each convolution, which takes a quarter
-of a U-Net's time. They also want channels in eights, and without are ten times as slow.
+of a U-Net's time. They also want channels in eights: from or to a single one they take ten times as
+long. It knows no network.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-EIGHT = 8
-LAYOUT = torch.channels_last_3d
+CHANNEL_STEP = 8
+
+
+def beside(x: Tensor) -> Tensor:
+    """[B, C, X, Y, Z] with a voxel's channels beside each other."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """[B, C, X, Y, Z], a voxel's channels beside each other on a GPU; elsewhere as it is."""
-    return x.contiguous(memory_format=LAYOUT) if x.is_cuda else x
+    """[B, C, X, Y, Z] as its device takes it best: on a GPU `beside`, elsewhere as it is."""
+    return beside(x) if x.is_cuda else x
 
 
 class Conv3d(nn.Conv3d):
-    """As PyTorch's; on a GPU channels are filled up to eights with zeros, and cut off again."""
+    """PyTorch's, of one group; on a GPU it takes any layout and gives `beside`."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z] -> [B, C', X, Y, Z]
         return self._convolved(x, self.bias)
@@ -31,11 +36,15 @@ class Conv3d(nn.Conv3d):
         return self._convolved(x, None)
 
     def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        if not x.is_cuda:
-            plain: Tensor = self._conv_forward(x, self.weight, bias)
-            return plain
+        if x.is_cuda:
+            return self.by_eights(x, bias)
+        out: Tensor = self._conv_forward(x, self.weight, bias)
+        return out
+
+    def by_eights(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with channels filled up to eights by zeros, and cut off again: a view."""
         weight, channels = self.weight, self.out_channels
-        more, missing = -channels % EIGHT, -self.in_channels % EIGHT
+        more, missing = -channels % CHANNEL_STEP, -self.in_channels % CHANNEL_STEP
         if missing or more:
             weight = F.pad(weight, (0,) * 6 + (0, missing, 0, more))
             bias = None if bias is None else F.pad(bias, (0, more))
@@ -44,5 +53,5 @@ class Conv3d(nn.Conv3d):
             wide = wide.movedim(-1, 1)
             wide[:, : self.in_channels] = x
             x = wide
-        out: Tensor = self._conv_forward(laid_out(x), weight, bias)
-        return out[:, :channels]
+        out: Tensor = self._conv_forward(beside(x), weight, bias)
+        return beside(out)[:, :channels]  # PyTorch's own convolutions give another layout

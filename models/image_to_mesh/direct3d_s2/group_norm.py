@@ -1,7 +1,7 @@
 """Group norm and SiLU: what stands before every convolution of the refiners' U-Nets.
 
-It knows dense features [B, C, X, Y, Z], no U-Net. A group of a patch is millions of numbers, and
-PyTorch gives each to a single block of the GPU, which takes twenty times as long.
+It knows dense features [B, C, X, Y, Z], no U-Net and no gradients. A group of a patch is millions
+of numbers, and PyTorch gives each to a single block of the GPU, which takes twenty times as long.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def plain(
 ) -> Tensor:  # as x
     """Group by group, and moments by parts."""
     column = (-1, 1, 1, 1)
-    if offset is not None:
-        x = x + offset.view(column)
     out = torch.empty_like(x)
     width = x.shape[1] // groups
     for item, normed in zip(x, out, strict=True):
         for start in range(0, x.shape[1], width):
             group = slice(start, start + width)
             values = item[group].float()
+            if offset is not None:
+                values = values + offset[group].float().view(column)
             mean, variance = moments(values)
             scale = weight[group] * torch.rsqrt(variance + eps)
             shift = bias[group] - mean * scale
@@ -54,12 +54,12 @@ def plain(
     return F.silu(out, inplace=True)
 
 
-PARTS = 1024
+AT_MOST = 1024
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of all numbers, from those of up to PARTS equal parts: both []."""
-    parts = gcd(values.numel(), PARTS)
+    """Mean and variance of all numbers, from those of up to AT_MOST equal parts: both []."""
+    parts = gcd(values.numel(), AT_MOST)
     variance, mean = torch.var_mean(values.reshape(parts, -1), dim=1, correction=0)
     return mean.mean(), variance.mean() + mean.var(correction=0)
 
@@ -78,7 +78,7 @@ def launch(
     eps: float,
     offset: Tensor | None = None,
 ) -> Tensor:
-    """The same by our kernels, which read `x` twice; it is `laid_out`."""
+    """The same by our kernels, which read `x` twice; it lies `beside`."""
     from models.image_to_mesh.direct3d_s2.unet3d_triton import norm_silu, part_moments
 
     items, channels, *extent = x.shape

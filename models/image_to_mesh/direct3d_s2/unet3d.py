@@ -1,7 +1,7 @@
 """A dense 3-D U-Net with the official parameter names: what both refiners are made of.
 
-It knows cubes of features, not what they mean. After Ronneberger et al., U-Net, 2015, with the
-residual blocks and the layout of diffusers.
+It knows cubes of features, not what they mean, and no gradients: it is for inference. After
+Ronneberger et al., U-Net, 2015, with the residual blocks and the layout of diffusers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class UNet3d(nn.Module):
         self.conv_norm_out = GroupNormSiLU(groups, widths[0], eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(laid_out(x))
+        x = self.conv_in(x)
         skips = [x]
         for down in self.down_blocks:
             x = down(x, skips)
@@ -86,21 +86,21 @@ class _Residual(nn.Module):
 
 
 def summed(h: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
-    """[B, C, X, Y, Z], the same and [C], in place of the first."""
+    """[B, C, X, Y, Z], the same and [C]; may overwrite the first. Rounded once."""
     if ours_compute(h):
         return launch(laid_out(h), laid_out(skip), bias)
     return plain_sum(h, skip, bias)
 
 
 def plain_sum(h: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
-    return h.add_(skip).add_(bias.view(-1, 1, 1, 1))
+    return h.float().add_(skip).add_(bias.view(-1, 1, 1, 1)).to(h.dtype)
 
 
 BLOCK = 1024
 
 
 def launch(h: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
-    """The same by our kernel, in one pass; a voxel's channels lie together."""
+    """The same by our kernel, in one pass; both lie `beside`."""
     from models.image_to_mesh.direct3d_s2.unet3d_triton import add_skip
 
     numbers = h.numel()

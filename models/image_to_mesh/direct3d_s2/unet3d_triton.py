@@ -2,7 +2,7 @@
 
 A voxel's channels lie beside each other. The first pass finds mean and spread of each group in
 equal parts of the voxels, the second joins them and computes. Sums are fp32; no matrix units: they
-run from sm_75 up. `group_norm` has the same in PyTorch.
+run from sm_75 up. `group_norm.plain` and `unet3d.plain_sum` are the same in PyTorch.
 """
 
 from __future__ import annotations
