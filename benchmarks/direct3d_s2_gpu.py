@@ -1,7 +1,7 @@
 """Direct3D-S2 on a GPU, stage by stage: full-size networks, random weights, real shapes between.
 
     python benchmarks/direct3d_s2_gpu.py --mesh MESH.npz [--tokens-512 30000] [--tokens-1024 100000]
-        [--runs 512-offloaded 1024-resident ...]
+        [--runs 512-offloaded 1024-resident ...] [--version 1.0]
 
 What a stage computes is thrown away, and the next one is given what it would get of a real object:
 cells near the surface of a mesh (arrays `V` [n, 3] and `F` [m, 3]), as many as asked for, and the
@@ -37,6 +37,7 @@ from models.image_to_mesh.direct3d_s2.networks import build, halve
 from models.image_to_mesh.direct3d_s2.preprocess import SIDE_PX, Picture
 from models.image_to_mesh.direct3d_s2.release import RELEASES, Sampler
 from models.image_to_mesh.direct3d_s2.sparse_decoder import Decoded, SdfDecoder
+from models.image_to_mesh.direct3d_s2.sparse_dit import SparseDiT
 from models.image_to_mesh.direct3d_s2.surface import cells_of, mesh_of
 from models.image_to_mesh.volumes.voxelise import voxelise
 from models.nn.attention import Window, partition
@@ -52,10 +53,10 @@ DECODED = ("dense_vae", "sparse_vae_512", "sparse_vae_1024")
 PER_VOXEL = 1 / 8  # distance of a voxel, as the networks scale it
 
 
-def generator_of(device: str, offload: bool) -> Generator:
-    """Release 1.1 at full size, every weight drawn anew."""
+def generator_of(device: str, offload: bool, version: str) -> Generator:
+    """A release at full size, every weight drawn anew."""
     torch.manual_seed(0)
-    release = RELEASES["1.1"]
+    release = RELEASES[version]
     home = torch.device("cpu" if offload else device)
     loaded: dict[str, Any] = {}
     for name, source in release.networks.items():
@@ -133,17 +134,23 @@ def dense_flow_operations(steps: int, tokens: int = 4096, width: int = 1024) -> 
     return steps * 24 * (2 * (linear + own) + 4 * tokens * 1374 * width - saved)
 
 
-def sparse_flow_operations(x: SparseTensor, steps: int, width: int = 1024) -> float:
+def sparse_flow_operations(
+    flow: SparseDiT, x: SparseTensor, steps: int, width: int = 1024
+) -> float:
     """Linear layers, the three branches of attention, and the image; twice a step."""
-    n, blocks = len(x.sites), blocks_of(x.sites, 8, 8)
-    sizes = (blocks.starts[1:] - blocks.starts[:-1]).double()
+    attention = flow.blocks[0].self_attn
+    n, coarse = len(x.sites), attention.compression_block_size
+    summaries = len(torch.div(x.coords[:, 1:], coarse, rounding_mode="floor").unique(dim=0))
+    starts = blocks_of(x.sites, 8, 8).starts
+    sizes = (starts[1:] - starts[:-1]).double()
     mean = float((sizes**2).sum() / sizes.sum())  # voxels of a block, as a voxel meets it
+    chosen = min(attention.topk, len(sizes))
     windows = []
     for shift in (0, 4):
         rows = torch.tensor(partition(x.sites, Window(8, shift)).windows.lengths).double()
         windows.append(float((rows**2).sum()))
-    attention = 4 * width * (n * (len(sizes) + 8 * mean) + sum(windows) / 2)
-    layer = 2 * n * (12 * width**2 + 2 * 64 * width + 3 * width) + attention
+    scores = 4 * width * (n * (summaries + chosen * mean) + sum(windows) / 2)
+    layer = 2 * n * (12 * width**2 + 2 * 64 * width + 3 * width) + scores
     across = 4 * n * 1374 * width - 2 * n * 2 * width**2
     return steps * 24 * (2 * layer + across)
 
@@ -216,8 +223,8 @@ def silent(done: int, total: int) -> None:
 def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], clock: Clock) -> Any:
     networks, turn = generator.networks, generator.turn
     noise = torch.Generator().manual_seed(0)
-    blank = Picture(*(np.zeros((SIDE_PX, SIDE_PX, *c), np.uint8) for c in ((3,), ())))
-    seen = clock.stage("look", lambda: generator.look(blank), image_operations())
+    white = Picture(*(np.full((SIDE_PX, SIDE_PX, *c), 255, np.uint8) for c in ((3,), ())))
+    seen = clock.stage("look", lambda: generator.look(white), image_operations())
     dense = samplers["dense"]
     try:
         clock.stage("coarse", lambda: generator.coarse(seen, noise, dense))
@@ -230,7 +237,7 @@ def run_512(generator: Generator, given: Inputs, samplers: dict[str, Sampler], c
     x = clock.stage(
         "latent_512", lambda: generator.latent(flow, seen, given.cells_512, noise, sampler)
     )
-    clock.operations["latent_512"] = sparse_flow_operations(x, sampler.steps)
+    clock.operations["latent_512"] = sparse_flow_operations(flow, x, sampler.steps)
 
     def decode() -> Decoded:
         with turn(networks.sparse_vae_512, networks.refiner):
@@ -259,7 +266,7 @@ def run_1024(
     x = clock.stage(
         "latent_1024", lambda: generator.latent(flow, seen, given.cells_1024, noise, sampler)
     )
-    clock.operations["latent_1024"] = sparse_flow_operations(x, sampler.steps)
+    clock.operations["latent_1024"] = sparse_flow_operations(flow, x, sampler.steps)
 
     def decode() -> Decoded:
         with turn(networks.sparse_vae_1024):
@@ -340,14 +347,16 @@ def main() -> None:
     parser.add_argument("--mesh", type=Path, required=True)
     parser.add_argument("--tokens-512", type=int, default=30_000)
     parser.add_argument("--tokens-1024", type=int, default=100_000)
+    parser.add_argument("--version", choices=list(RELEASES), default="1.1")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     shape = Shape.read(asked.mesh, "cuda")
     report: dict[str, Any] = {"card": torch.cuda.get_device_name(), "mesh": asked.mesh.stem}
+    report["version"] = asked.version
     for name in asked.runs:
         fine, offload = RUNS[name]
-        generator = generator_of("cuda", offload)
+        generator = generator_of("cuda", offload, asked.version)
         given = inputs_of(shape, asked.tokens_512, asked.tokens_1024)
         if not fine:
             given.sdf_1024 = given.signs = given.cells_1024 = given.cells_512  # type: ignore[assignment]
