@@ -189,17 +189,23 @@ def attend_chosen(
     KEYS: tl.constexpr,
     GATED: tl.constexpr,  # out is the gated sum of all three; else of this branch alone
 ):
-    """A voxel attends to all rows of its blocks. Programs: (N, GROUPS)."""
+    """A voxel attends to all rows of its blocks, a tile of one block at a time. Programs:
+    (N, GROUPS).
+
+    One loop over the tiles of all blocks: its loads run ahead where those of a loop within a loop
+    would begin anew with each block. To lay blocks end to end instead would fill the last tile of
+    each, and cost a search of every row's block.
+    """
     row, group = tl.program_id(0), tl.program_id(1)
     slot = tl.arange(0, SLOTS)
     of_row = chosen + (row.to(tl.int64) * GROUPS + group) * TOPK
     block = tl.load(of_row + slot, mask=slot < TOPK, other=-1)
     start = tl.load(starts + block, mask=block >= 0, other=0)
-    length = tl.load(starts + block + 1, mask=block >= 0, other=0) - start
-    ends = tl.cumsum(length, 0)  # blocks are laid end to end: key i is row i + moved of its block
-    begins = ends - length
-    moved = start - begins
-    keys = tl.sum(length, 0)
+    stop = tl.load(starts + block + 1, mask=block >= 0, other=0)
+    tiles = (stop - start + KEYS - 1) // KEYS
+    ends = tl.cumsum(tiles, 0)
+    begins = ends - tiles
+    moved = start - begins * KEYS  # tile i of all begins at row i * KEYS + moved of its block
 
     member = tl.arange(0, HEADS)
     real = member < SHARE
@@ -212,11 +218,10 @@ def attend_chosen(
     total = tl.zeros([HEADS], tl.float32)
     mixed = tl.zeros([HEADS, WIDTH], tl.float32)
     place = tl.arange(0, KEYS)
-    for first in range(0, keys, KEYS):
-        i = first + place
-        within = (i[:, None] >= begins[None, :]) & (i[:, None] < ends[None, :])
-        at = i + tl.sum(tl.where(within, moved[None, :], 0), 1)
-        there = i < keys
+    for tile in range(0, tl.sum(tiles, 0)):
+        mine = (begins <= tile) & (tile < ends)
+        at = tile * KEYS + tl.sum(tl.where(mine, moved, 0), 0) + place
+        there = at < tl.sum(tl.where(mine, stop, 0), 0)
         at = at * (GROUPS * WIDTH) + group * WIDTH
         key = tl.load(k + at[None, :] + channel[:, None], mask=there[None, :], other=0.0)
         value = tl.load(v + at[:, None] + channel[None, :], mask=there[:, None], other=0.0)
