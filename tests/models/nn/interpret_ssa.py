@@ -1,4 +1,4 @@
-"""Runs the kernels of spatial sparse attention on CPU: `TRITON_INTERPRET=1 python FILE SEED`.
+"""Runs the kernels of spatial sparse attention on CPU: `TRITON_INTERPRET=1 python -m MODULE SEED`.
 
 A process of its own, since Triton decides when a kernel is defined whether it interprets. Prints
 {case: {branch: error}}; the test that started it judges.

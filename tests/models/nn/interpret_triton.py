@@ -1,4 +1,4 @@
-"""Runs the Triton kernels on CPU, one by one in NumPy: `TRITON_INTERPRET=1 python FILE SEED`.
+"""Runs the Triton kernels on CPU, one by one in NumPy: `TRITON_INTERPRET=1 python -m MODULE SEED`.
 
 A process of its own, since Triton decides when a kernel is defined whether it interprets. Prints
 {case: error}; the test that started it judges.

@@ -5,10 +5,6 @@ What a GPU computes is in tests/gpu/test_trellis_gpu.py and test_attention_gpu.p
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,21 +21,15 @@ from models.nn.backends import use_backends
 from models.nn.fused import Norm, Update, linear_gelu, qk_rms_norm, residual_norm
 from models.nn.fused.functional import laid_out
 from models.nn.fused.triton_norms import HEADS, WARPS, options, tile_rows
+from tests.models.interpreted import interpreted
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
-ROOT = Path(__file__).resolve().parents[3]
 SINGLE = 1e-5
 """Of the norm: fp32 sums of up to a hundred numbers against fp64."""
 
 
 def test_interpreted_kernels_are_the_reference() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.models.nn.interpret_fused", "11"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    errors = json.loads(run.stdout)
+    errors = interpreted("tests.models.nn.interpret_fused", 11)
     assert len(errors) == 26 + 36 + 3 + 8
     assert {case: error for case, error in errors.items() if not error < SINGLE} == {}
 

@@ -6,12 +6,7 @@ tests/gpu/test_spatial_sparse_attention_gpu.py, what compiles for which card in 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +27,9 @@ from models.nn.spatial_sparse_attention import (
     spatial_sparse_attention,
 )
 from models.nn.spatial_sparse_attention.triton_tiles import tiles_of
+from tests.models.interpreted import interpreted
 from tests.models.nn.voxels import Grid, close, grids, random_grid
 
-ROOT = Path(__file__).resolve().parents[3]
 EXACT = 1e-12
 
 
@@ -262,13 +257,7 @@ CASES = ("as release 1.1", "as release 1.0", "blocks are few", "a few queries at
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
     pytest.importorskip("triton")
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.models.nn.interpret_ssa", "7"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+    return interpreted("tests.models.nn.interpret_ssa", 7)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,10 +6,6 @@ test_triton_compile.py.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,8 +22,8 @@ from models.nn.sparse_conv.triton_tiles import (
     precision_of,
     tiles_of,
 )
+from tests.models.interpreted import interpreted
 
-ROOT = Path(__file__).resolve().parents[3]
 H200, T4 = Card(90, 132), Card(75, 40)
 HALF, SINGLE = torch.float16, torch.float32
 INTEGERS = ["map", "every row once", "table", "masks", "padding", "infinities"]
@@ -44,13 +40,7 @@ CONVOLUTIONS = {
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, float]:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.models.nn.interpret_triton", "7"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+    return interpreted("tests.models.nn.interpret_triton", 7)
 
 
 @pytest.mark.parametrize("what", INTEGERS)

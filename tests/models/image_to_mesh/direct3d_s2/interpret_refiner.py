@@ -1,4 +1,4 @@
-"""Runs the refiners' kernels on a CPU: `TRITON_INTERPRET=1 python FILE SEED`; prints their errors.
+"""Runs the refiners' kernels on a CPU, prints errors: `TRITON_INTERPRET=1 python -m MODULE SEED`.
 
 A process of its own, since Triton decides when a kernel is defined whether it interprets.
 """

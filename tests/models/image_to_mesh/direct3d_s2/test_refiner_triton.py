@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +12,9 @@ import torch
 from models.image_to_mesh.direct3d_s2 import adaptive, group_norm, unet3d
 from models.nn.backends import use_backends
 from models.nn.fused.functional import computed_in
+from tests.models.interpreted import interpreted
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
-ROOT = Path(__file__).resolve().parents[4]
 FOLDER = "../image_to_mesh/direct3d_s2"
 
 
@@ -77,18 +73,8 @@ def test_kernels_fit_and_do_not_spill(version: str, capability: int, tmp_path: P
 
 
 def test_interpreted_on_a_cpu(rng: np.random.Generator) -> None:
-    program = Path(__file__).with_name("interpret_refiner.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(rng.integers(2**31))],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)
+    seed = int(rng.integers(2**31))
+    errors = interpreted("tests.models.image_to_mesh.direct3d_s2.interpret_refiner", seed)
     assert len(errors) == 10
     for name, error in errors.items():
         # fp32 sums of 27 products; of a group nine times as far from zero as it is wide, and a few

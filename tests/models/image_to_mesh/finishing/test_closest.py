@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import trimesh
 
 from models.image_to_mesh.finishing.closest import build_surface
 from models.image_to_mesh.finishing.normals import vertex_normals, vertex_normals_in_loops
-
-ROOT = Path(__file__).resolve().parents[4]
+from tests.models.interpreted import interpreted
 
 
 def distances(vertices, faces, points, normals, least):  # -> (P,) float64
@@ -95,15 +88,8 @@ def test_normals_in_loops_equal_the_plain_ones(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_triton_finds_what_the_loops_find(seed: int, tmp_path: Path) -> None:
+def test_triton_finds_what_the_loops_find(seed: int) -> None:
     """Interpreted in NumPy by a process of its own; see also tests/gpu/test_finishing_gpu.py."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m",
-         "tests.models.image_to_mesh.finishing.interpret_closest", str(seed)],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path)},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
-    report = json.loads(run.stdout)
+    report = interpreted("tests.models.image_to_mesh.finishing.interpret_closest", seed)
     assert report["distance"] < 1e-6  # float32 of numbers up to 1
     assert report["place"] < 1e-5

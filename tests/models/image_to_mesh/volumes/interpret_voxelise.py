@@ -1,4 +1,4 @@
-"""Runs the voxeliser's kernels on a CPU: `TRITON_INTERPRET=1 python FILE SEED`; prints errors.
+"""Runs the voxeliser's kernels on a CPU: `TRITON_INTERPRET=1 python -m MODULE SEED`; prints errors.
 
 A process of its own, since Triton decides when a kernel is defined whether it interprets.
 """

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +13,9 @@ from models.image_to_mesh.volumes import block_lists
 from models.image_to_mesh.volumes import voxelise as module
 from models.nn.backends import use_backends
 from models.nn.fused.functional import computed_in
+from tests.models.interpreted import interpreted
 from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 
-ROOT = Path(__file__).resolve().parents[4]
 TYPES = {
     "table": "*fp32", "items": "*i32", "starts": "*i64", "corners": "*i32", "keeps": "*i8",
     "counts": "*i32", "ends": "*i64", "kept": "*i32", "distances": "*fp32",
@@ -57,18 +53,8 @@ def test_kernels_fit_and_do_not_spill(version: str, capability: int, tmp_path: P
 
 
 def test_interpreted_on_a_cpu(rng: np.random.Generator) -> None:
-    program = Path(__file__).with_name("interpret_voxelise.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(rng.integers(2**31))],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)
+    seed = int(rng.integers(2**31))
+    errors = interpreted("tests.models.image_to_mesh.volumes.interpret_voxelise", seed)
     assert len(errors) == 5
     for name, error in errors.items():
         assert error["voxels"] > 0 and error["wrong"] == 0, (name, error)
