@@ -267,8 +267,8 @@ def main() -> None:
         cells = [f"{took:.3f}", *rates(work, took, total=True)]
         cells += [f"{1e3 * stack.ours:.2f}", *rates(pair, stack.ours)]
         for peer in PEERS:
-            took = getattr(stack, peer)
-            cells += [f"{1e3 * took:.2f}", rates(pair, took)[-1]]
+            of_peer = getattr(stack, peer)
+            cells += [f"{1e3 * of_peer:.2f}", rates(pair, of_peer)[-1]]
         print(f"| {name} | {count} | {' | '.join(cells)} | {stack.apart:.1e} |", flush=True)
 
 

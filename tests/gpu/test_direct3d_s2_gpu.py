@@ -16,7 +16,7 @@ from models.context import Cancelled, InputFile, LocalContext
 from models.image_to_mesh.direct3d_s2.adaptive import launch, planes_of, smoothed
 from models.image_to_mesh.direct3d_s2.blocks import EDGE, Blocks
 from models.image_to_mesh.direct3d_s2.checkpoint import load_generator
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, beside
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, channels_last
 from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU, plain
 from models.image_to_mesh.direct3d_s2.pipeline import IMAGE_WEIGHTS, Direct3DS2Pipeline
 from models.image_to_mesh.direct3d_s2.refiner import Refiner
@@ -59,9 +59,11 @@ def test_norm_rounds_each_operation(
 def test_smoothing(cuda: str, rng: np.random.Generator, channels: int) -> None:
     seed = torch.Generator(cuda).manual_seed(int(rng.integers(2**31)))
     x = torch.randn(1, channels, 33, 40, 35, generator=seed, device=cuda).half()
-    weights = beside(torch.randn(1, 32, 33, 40, 35, generator=seed, device=cuda).half())[:, :27]
+    weights = channels_last(torch.randn(1, 32, 33, 40, 35, generator=seed, device=cuda).half())[
+        :, :27
+    ]
     expected = smoothed(x.double(), weights.double())
-    found = launch(beside(x), planes_of(weights)).double()
+    found = launch(channels_last(x), planes_of(weights)).double()
     # three rounds of fp32 sums of 27 products, each rounded to fp16; weights are rounded once
     assert (found - expected).abs().max() <= 3e-3 * expected.abs().max()
 

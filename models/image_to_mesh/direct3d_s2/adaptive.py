@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, beside, laid_out
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, channels_last, channels_last_on_gpu
 from models.nn.fused.functional import ours_compute
 
 ROUNDS = 3
@@ -36,7 +36,7 @@ def adaptive_block(
 ) -> Tensor:  # as x
     guide = x if guide is None else guide
     if ours_compute(x):
-        return launch(laid_out(x), planes_of(kernel(guide)))
+        return launch(channels_last_on_gpu(x), planes_of(kernel(guide)))
     return smoothed(x, kernel(guide))
 
 
@@ -64,7 +64,7 @@ def planes_of(weights: Tensor) -> Tensor:
     from models.image_to_mesh.direct3d_s2.adaptive_triton import normed_planes
 
     if weights.stride(1) != 1:
-        weights = beside(weights)
+        weights = channels_last(weights)
     voxels = prod(weights.shape[2:])
     planes = torch.empty_like(weights, memory_format=torch.contiguous_format)
     row = weights.stride(-1)  # more than 27 where some were cut off
@@ -76,7 +76,7 @@ def planes_of(weights: Tensor) -> Tensor:
 
 
 def launch(x: Tensor, planes: Tensor) -> Tensor:
-    """`smoothed` by our kernel, all neighbours at once; `x` lies `beside`."""
+    """`smoothed` by our kernel, all neighbours at once; `x` is channels last."""
     from models.image_to_mesh.direct3d_s2.adaptive_triton import smooth
 
     items, channels, *extent = x.shape

@@ -1,9 +1,9 @@
 """Convolutions of dense features, laid out in memory as the matrix units of a GPU take them.
 
 There the channels of a voxel lie beside each other (`torch.channels_last_3d`): cuDNN's fast kernels
-want it so, and turn any other layout round before and after each convolution, which takes a quarter
-of a U-Net's time. They also want channels in eights: from or to a single one they take ten times as
-long. It knows no network.
+want it so, and turn any other layout round before and after each convolution, which takes much of a
+U-Net's time. They also want channels in eights: from or to a single one they take several times as
+long as from or to eight. It knows no network.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 CHANNEL_STEP = 8
 
 
-def beside(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """[B, C, X, Y, Z] with a voxel's channels beside each other."""
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """[B, C, X, Y, Z] as its device takes it best: on a GPU `beside`, elsewhere as it is."""
-    return beside(x) if x.is_cuda else x
+def channels_last_on_gpu(x: Tensor) -> Tensor:
+    """[B, C, X, Y, Z] as its device takes it best: on a GPU channels last, elsewhere as it is."""
+    return channels_last(x) if x.is_cuda else x
 
 
 class Conv3d(nn.Conv3d):
-    """PyTorch's, of one group; on a GPU it takes any layout and gives `beside`."""
+    """PyTorch's, of one group; on a GPU it takes any layout and gives channels last."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, X, Y, Z] -> [B, C', X, Y, Z]
         return self._convolved(x, self.bias)
@@ -53,5 +53,5 @@ class Conv3d(nn.Conv3d):
             wide = wide.movedim(-1, 1)
             wide[:, : self.in_channels] = x
             x = wide
-        out: Tensor = self._conv_forward(beside(x), weight, bias)
-        return beside(out)[:, :channels]  # PyTorch's own convolutions give another layout
+        out: Tensor = self._conv_forward(channels_last(x), weight, bias)
+        return channels_last(out)[:, :channels]  # PyTorch's own convolutions give another layout

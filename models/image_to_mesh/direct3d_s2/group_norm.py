@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from models.image_to_mesh.direct3d_s2.conv3d import laid_out
+from models.image_to_mesh.direct3d_s2.conv3d import channels_last_on_gpu
 from models.nn.fused.functional import ours_compute
 
 
@@ -25,7 +25,9 @@ class GroupNormSiLU(nn.GroupNorm):
         offset: Tensor | None = None,  # [C], added to x first
     ) -> Tensor:  # as x
         if ours_compute(x):
-            return launch(laid_out(x), self.num_groups, self.weight, self.bias, self.eps, offset)
+            return launch(
+                channels_last_on_gpu(x), self.num_groups, self.weight, self.bias, self.eps, offset
+            )
         return plain(x, self.num_groups, self.weight, self.bias, self.eps, offset)
 
 
@@ -78,7 +80,7 @@ def launch(
     eps: float,
     offset: Tensor | None = None,
 ) -> Tensor:
-    """The same by our kernels, which read `x` twice; it lies `beside`."""
+    """The same by our kernels, which read `x` twice; it is channels last."""
     from models.image_to_mesh.direct3d_s2.unet3d_triton import norm_silu, part_moments
 
     items, channels, *extent = x.shape

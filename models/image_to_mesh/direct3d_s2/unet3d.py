@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, laid_out
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, channels_last_on_gpu
 from models.image_to_mesh.direct3d_s2.group_norm import GroupNormSiLU
 from models.nn.fused.functional import ours_compute
 
@@ -88,7 +88,7 @@ class _Residual(nn.Module):
 def summed(h: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
     """[B, C, X, Y, Z], the same and [C]; may overwrite the first. Rounded once."""
     if ours_compute(h):
-        return launch(laid_out(h), laid_out(skip), bias)
+        return launch(channels_last_on_gpu(h), channels_last_on_gpu(skip), bias)
     return plain_sum(h, skip, bias)
 
 
@@ -100,7 +100,7 @@ BLOCK = 1024
 
 
 def launch(h: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
-    """The same by our kernel, in one pass; both lie `beside`."""
+    """The same by our kernel, in one pass; both are channels last."""
     from models.image_to_mesh.direct3d_s2.unet3d_triton import add_skip
 
     numbers = h.numel()

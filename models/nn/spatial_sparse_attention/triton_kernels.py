@@ -192,9 +192,8 @@ def attend_chosen(
     """A voxel attends to all rows of its blocks, a tile of one block at a time. Programs:
     (N, GROUPS).
 
-    One loop over the tiles of all blocks: its loads run ahead where those of a loop within a loop
-    would begin anew with each block. To lay blocks end to end instead would fill the last tile of
-    each, and cost a search of every row's block.
+    Tiles begin with their blocks, so the last one of each may be part empty. To lay blocks end to
+    end instead fills it, and costs a search of every row's block.
     """
     row, group = tl.program_id(0), tl.program_id(1)
     slot = tl.arange(0, SLOTS)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from models.image_to_mesh.direct3d_s2 import adaptive, group_norm, unet3d
-from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, beside
+from models.image_to_mesh.direct3d_s2.conv3d import Conv3d, channels_last
 
 SMOOTHED = {
     "smoothed, eight channels": ((1, 8, 7, 6, 9), torch.float32),
@@ -39,8 +39,8 @@ def smoothed(shape: tuple[int, ...], dtype: torch.dtype, seed: torch.Generator) 
     weights = torch.randn(shape[0], 27, *shape[2:], generator=seed).to(dtype)
     weights[0, :, 1, 2, 3] = 0  # nothing to norm
     expected = adaptive.smoothed(x.double(), weights.double())
-    cut = beside(F.pad(weights, (0,) * 6 + (0, 5)))[:, :27]
-    found = [adaptive.launch(beside(x), adaptive.planes_of(each)) for each in (weights, cut)]
+    cut = channels_last(F.pad(weights, (0,) * 6 + (0, 5)))[:, :27]
+    found = [adaptive.launch(channels_last(x), adaptive.planes_of(each)) for each in (weights, cut)]
     return max(off(each, expected) for each in found)
 
 
@@ -56,7 +56,7 @@ def normed(
     group_norm.PROGRAMS = programs
     column = (-1, 1, 1, 1)
     x = torch.randn(shape, generator=seed) + torch.randn(shape[1], generator=seed).view(column) + 9
-    x = beside(x.to(dtype))
+    x = channels_last(x.to(dtype))
     weight, bias, offset = torch.randn(3, shape[1], generator=seed)
     given = x.double() + offset.view(column).double() * moved
     expected = F.silu(F.group_norm(given, groups, weight.double(), bias.double(), 1e-5))
@@ -66,7 +66,7 @@ def normed(
 
 def summed(seed: torch.Generator) -> float:
     h, skip = torch.randn(2, 2, 5, 7, 8, 9, generator=seed)
-    h, skip = beside(h), beside(skip)
+    h, skip = channels_last(h), channels_last(skip)
     bias = torch.randn(5, generator=seed)
     expected = h.double() + skip + bias.view(-1, 1, 1, 1)
     return off(unet3d.launch(h, skip, bias), expected)
@@ -80,7 +80,7 @@ def network(seed: torch.Generator) -> float:
     x = torch.randn(2, 5, 6, 4, 8, generator=seed)
     expected = unet(x)
     for module in (group_norm, unet3d):
-        module.laid_out, module.ours_compute = beside, lambda x: True
+        module.channels_last_on_gpu, module.ours_compute = channels_last, lambda x: True
     Conv3d._convolved = Conv3d.by_eights
     return off(unet(x), expected)
 

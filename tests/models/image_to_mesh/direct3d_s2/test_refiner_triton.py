@@ -18,9 +18,6 @@ from tests.models.nn.test_triton_compile import SERVED, SHARED_LIMIT, reports
 FOLDER = "../image_to_mesh/direct3d_s2"
 
 
-SIZES = "voxels", "parts", "span", "steps"
-
-
 def case(module: str, kernel: str, types: dict[str, str], **constants: object) -> dict:
     return {
         "module": f"{FOLDER}/{module}",
@@ -55,7 +52,7 @@ def unet(channels: int, *, offset: bool = True) -> list[dict]:
     affine = dict.fromkeys(("weight", "bias"), "*fp32")
     first = {"x": half, "offset": half} | tables | dict.fromkeys(("voxels", "steps"), "i32")
     second = {"x": half, "offset": half} | tables | affine | {"out": half}
-    second |= dict.fromkeys(SIZES, "i32") | {"eps": "fp32"}
+    second |= dict.fromkeys(("voxels", "parts", "span", "steps"), "i32") | {"eps": "fp32"}
     sums = {"x": half, "skip": half, "bias": half, "numbers": "i32"}
     return [
         case(module, "part_moments", first, **tile),
@@ -105,7 +102,7 @@ def test_who_computes(
     for module, plain in ((group_norm, "plain"), (adaptive, "smoothed"), (unet3d, "plain_sum")):
         monkeypatch.setattr(module, "launch", lambda *given: "ours")
         monkeypatch.setattr(module, plain, lambda *given: "PyTorch")
-        monkeypatch.setattr(module, "laid_out", lambda x: x)
+        monkeypatch.setattr(module, "channels_last_on_gpu", lambda x: x)
     monkeypatch.setattr(adaptive, "planes_of", lambda x: x)
     x = SimpleNamespace(is_cuda=True, dtype=dtype, device=torch.device("cuda", 0))
     with use_backends(sparse=sparse):
